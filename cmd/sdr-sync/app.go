@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
+
+	"github.com/sdr-sync/sdr-sync/landing"
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/sink/parquet"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
+	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
+	"github.com/sdr-sync/sdr-sync/source"
+	"github.com/sdr-sync/sdr-sync/source/esm"
+	"github.com/sdr-sync/sdr-sync/source/iam"
+)
+
+// app is one command line under way: its streams, global flags and what they lead to.
+type app struct {
+	stdin          *os.File
+	stdout, stderr *os.File
+
+	configPath string
+	output     string   // text or json
+	scopeTexts []string // --scope
+	today      string   // --today
+	verbose    bool
+
+	cfg *Config
+	log *zap.Logger
+	now pipeline.Clock // the clock of the command under way; nil is the wall clock
+}
+
+// streamSDR is the one stream so far.
+const streamSDR = "sdr"
+
+func (a *app) commands() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sdr-sync",
+		Short: "Pull metering records from Huawei's dedicated-cloud APIs into Postgres and Parquet",
+		Long: `sdr-sync pulls metering records (SDRs) through the ESM API's query jobs and keeps Postgres tables and Parquet files of them.
+
+Exit 0 means that every record the vendor returned stands exactly once in Postgres and exactly once in Parquet, or in the
+quarantine with its reason; and a second run changes nothing.
+
+Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration), sdr-sync doctor (check it).`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.configPath, "config", "", "configuration file (default: $SDR_SYNC_CONFIG, ./sdr-sync.yaml, /etc/sdr-sync/sdr-sync.yaml)")
+	flags.StringVarP(&a.output, "output", "o", "text", "form of results on standard output: text or json")
+	flags.StringArrayVar(&a.scopeTexts, "scope", nil, "only this scope, SITE/REGION, or SITE for every scope of it (may be repeated)")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if a.output != "text" && a.output != "json" {
+			return withCode(exitUsage, fmt.Errorf("--output %q: want text or json", a.output))
+		}
+		a.log = a.newLog()
+		return nil
+	}
+	root.AddCommand(
+		a.initCommand(), a.doctorCommand(), a.migrateCommand(), a.backfillCommand(), a.nightlyCommand(), a.statusCommand(), a.verifyCommand(),
+		a.exportCommand(), a.replayCommand(), a.quarantineCommand(), a.psqlCommand(), a.leaseCommand(), a.sandboxCommand(), a.demoCommand(),
+		a.versionCommand(),
+	)
+	usageErrors(root)
+	return root
+}
+
+// usageErrors makes wrong arguments of any command exit 2.
+func usageErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error { return withCode(exitUsage, check(cmd, args)) }
+	} else if cmd.HasSubCommands() {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return withCode(exitUsage, fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath()))
+			}
+			return nil
+		}
+		if cmd.RunE == nil {
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		usageErrors(sub)
+	}
+}
+
+// onTerminal tells whether a person watches: progress bars then, log lines otherwise.
+func (a *app) onTerminal() bool {
+	return term.IsTerminal(int(a.stderr.Fd())) && a.output == "text"
+}
+
+func (a *app) newLog() *zap.Logger {
+	level := zapcore.InfoLevel
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	if a.onTerminal() { // the bars say what goes on
+		level = zapcore.WarnLevel
+		config := zap.NewDevelopmentEncoderConfig()
+		config.CallerKey = ""
+		encoder = zapcore.NewConsoleEncoder(config)
+	}
+	if a.verbose {
+		level = zapcore.DebugLevel
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(a.stderr), level))
+}
+
+// loadConfig reads the configuration once and checks what the command needs of it.
+func (a *app) loadConfig(needs ...Need) error {
+	if a.cfg == nil {
+		cfg, err := LoadConfig(a.configPath, os.Environ(), nil)
+		if err != nil {
+			return err
+		}
+		a.cfg = cfg
+	}
+	return a.cfg.Validate(needs...)
+}
+
+// clock is the wall clock, or for a rehearsal noon of --today or $SDR_SYNC_TODAY.
+func (a *app) clock() (pipeline.Clock, error) {
+	text := a.today
+	if text == "" {
+		text = os.Getenv(todayEnv)
+	}
+	if text == "" {
+		return time.Now, nil
+	}
+	today, err := record.ParseDate(text)
+	if err != nil {
+		return nil, withCode(exitUsage, fmt.Errorf("today: %w", err))
+	}
+	started := time.Now()
+	noon := today.Time(a.cfg.Sync.FileTimezone).Add(12 * time.Hour)
+	return func() time.Time { return noon.Add(time.Since(started)) }, nil
+}
+
+// scopes returns the configured scopes, or those of them that --scope names.
+func (a *app) scopes() ([]pipeline.Scope, error) {
+	if len(a.scopeTexts) == 0 {
+		return a.cfg.ESM.Scopes, nil
+	}
+	var scopes []pipeline.Scope
+	for _, text := range a.scopeTexts {
+		s, err := pipeline.ParseScope(text)
+		if err != nil {
+			return nil, withCode(exitUsage, fmt.Errorf("--scope: %w", err))
+		}
+		chosen := 0
+		for _, c := range a.cfg.ESM.Scopes {
+			if c == s || c.Site == s.Site && s.Region == "" {
+				scopes = append(scopes, c)
+				chosen++
+			}
+		}
+		if chosen == 0 {
+			return nil, withCode(exitUsage, fmt.Errorf("--scope %s is not among esm.scopes (%s)", s, joinScopes(a.cfg.ESM.Scopes)))
+		}
+	}
+	return scopes, nil
+}
+
+func joinScopes(scopes []pipeline.Scope) string {
+	var texts []string
+	for _, s := range scopes {
+		texts = append(texts, s.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// withDatabase opens the configured database, or the private one, and runs do. A private one migrates itself; any other must stand at
+// this program's schema unless migrating is what is asked.
+func (a *app) withDatabase(ctx context.Context, do func(context.Context, *postgres.DB) error) error {
+	return a.withServer(ctx, func(ctx context.Context, url pipeline.Secret) error {
+		db, err := a.openDatabase(ctx, url)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		if err := db.CheckSchema(ctx); err != nil {
+			return err
+		}
+		return do(ctx, db)
+	})
+}
+
+// withServer starts the private Postgres if no URL is configured, brings its schema up to date, and runs do with the URL to work with.
+func (a *app) withServer(ctx context.Context, do func(context.Context, pipeline.Secret) error) (err error) {
+	if a.cfg.Postgres.URL != "" {
+		return do(ctx, a.cfg.Postgres.URL)
+	}
+	server, err := private.Start(ctx, private.Config{DataDir: a.cfg.Postgres.DataDir, Log: a.log})
+	if err != nil {
+		return fmt.Errorf("start the private Postgres: %w", err)
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	if err := a.preparePrivate(ctx, server); err != nil {
+		return err
+	}
+	return do(ctx, pipeline.Secret(server.URL(privateLogin, privateDatabase)))
+}
+
+const (
+	privateDatabase  = "sdr_sync"
+	privateLogin     = "sdr_sync" // a login that is a writer and nothing more
+	privateSuperuser = "postgres"
+)
+
+// preparePrivate brings the private Postgres to this program's schema, and makes the login that the program then works as.
+func (a *app) preparePrivate(ctx context.Context, server *private.Server) error {
+	db, err := a.openDatabase(ctx, pipeline.Secret(server.URL(privateSuperuser, privateDatabase)))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	err = db.CheckSchema(ctx)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, postgres.ErrSchemaVersion) {
+		return err
+	}
+	applied, err := db.Migrate(ctx, -1)
+	if err != nil {
+		return err
+	}
+	if len(applied) > 0 {
+		a.log.Info("private Postgres migrated", zap.Strings("migrations", applied))
+	}
+	if err := db.CreateWriterLogin(ctx, privateLogin); err != nil {
+		return err
+	}
+	return db.CheckSchema(ctx)
+}
+
+func (a *app) openDatabase(ctx context.Context, url pipeline.Secret) (*postgres.DB, error) {
+	return postgres.Open(ctx, postgres.Config{URL: url, Lease: a.cfg.Sync.Lease, Unit: a.cfg.Parquet.Partition, Log: a.log, Now: a.now})
+}
+
+func (a *app) openLake() (*parquet.Lake, error) {
+	if err := os.MkdirAll(filepath.Dir(a.cfg.Parquet.Dir), 0o750); err != nil {
+		return nil, withCode(exitUsage, fmt.Errorf("parquet.dir: %w", err))
+	}
+	return parquet.Open(parquet.Config{
+		Dir: a.cfg.Parquet.Dir, Stream: schemas.SDR(), Unit: a.cfg.Parquet.Partition, DomainID: a.cfg.ESM.DomainID,
+		SourceZone: a.cfg.Sync.SourceTimezone.String(), Log: a.log, LockWait: time.Minute,
+	})
+}
+
+func (a *app) openLanding() (*landing.Dir, error) {
+	return landing.Open(a.cfg.Landing.Dir, a.cfg.Landing.Keep)
+}
+
+// openVendor returns the client of the ESM API. It asks for nothing yet.
+func (a *app) openVendor() (*esm.Client, *iam.Client, error) {
+	transport, err := source.New(source.Config{
+		CAFile: a.cfg.HTTP.CAFile, RequestsPerSecond: a.cfg.HTTP.RequestsPerSecond, MaxBody: int64(a.cfg.HTTP.MaxBody),
+		Timeout: a.cfg.HTTP.Timeout, RetryFor: a.cfg.HTTP.RetryFor, Log: a.log,
+	})
+	if err != nil {
+		return nil, nil, withCode(exitUsage, err)
+	}
+	tokens, err := iam.New(transport, iam.Config{
+		Endpoint: a.cfg.IAM.Endpoint, User: a.cfg.IAM.User, Domain: a.cfg.IAM.Domain, Project: a.cfg.IAM.Project, Password: a.cfg.IAM.Password,
+	})
+	if err != nil {
+		return nil, nil, withCode(exitUsage, err)
+	}
+	client, err := esm.New(transport, tokens, esm.Config{
+		Endpoint: a.cfg.ESM.Endpoint, DomainID: a.cfg.ESM.DomainID, APIGAppcode: a.cfg.ESM.APIGAppcode, HCSOAppcode: a.cfg.ESM.HCSOAppcode,
+		HCSODomainID: a.cfg.ESM.HCSODomainID,
+	})
+	if err != nil {
+		return nil, nil, withCode(exitUsage, err)
+	}
+	return client, tokens, nil
+}
+
+// version is the program's version: the module's, else the commit it was built from, else "dev". The linker may set it.
+var version string
+
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v := info.Main.Version; v != "" && v != "(devel)" {
+			return v
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return "dev"
+}

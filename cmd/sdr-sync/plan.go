@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
+)
+
+// planReport is what a backfill would do.
+type planReport struct {
+	Windows []plannedWindow `json:"windows"`
+	Jobs    int             `json:"jobs"`
+	Pages   int64           `json:"pages_expected"`   // 0 without history
+	Seconds float64         `json:"seconds_expected"` // 0 without history
+}
+
+type plannedWindow struct {
+	pipeline.Window
+	Action  string   `json:"action"` // pull or skip
+	Reason  string   `json:"reason,omitempty"`
+	Pages   int64    `json:"pages_expected"`
+	Seconds float64  `json:"seconds_expected"`
+	Retires []string `json:"retires,omitempty"`
+}
+
+// printPlan prints what the backfill would ask, from the ledger alone.
+func (a *app) printPlan(ctx context.Context, p pull) error {
+	if err := a.loadConfig(NeedDatabase); err != nil {
+		return err
+	}
+	scopes, err := a.scopes()
+	if err != nil {
+		return err
+	}
+	if _, err := a.prepare(&p); err != nil {
+		return err
+	}
+	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
+		r := planReport{Windows: []plannedWindow{}}
+		var work float64
+		for _, s := range scopes {
+			existing, err := db.Windows(ctx, streamSDR, s)
+			if err != nil {
+				return err
+			}
+			pace, err := db.Pace(ctx, streamSDR, s)
+			if err != nil {
+				return err
+			}
+			planned := pipeline.Plan(s, existing, p.ask)
+			if p.reslice != "" {
+				planned = nil
+				for _, group := range pipeline.PlanReslice(s, existing, p.ask, p.reslice) {
+					planned = append(planned, group...)
+				}
+			}
+			for _, w := range planned {
+				line := plannedWindow{Window: w.Window, Action: "pull", Reason: w.Skip}
+				for _, old := range w.Retire {
+					line.Retires = append(line.Retires, old.Window.String())
+				}
+				if w.Skip != "" {
+					line.Action = "skip"
+				} else {
+					r.Jobs++
+					line.Pages = int64(math.Ceil(pace.PagesPerDay * float64(w.Window.To-w.Window.From)))
+					line.Seconds = math.Round(10*(pace.JobWait.Seconds()+pace.SecondsPerPage*float64(line.Pages))) / 10
+				}
+				r.Pages += line.Pages
+				work += line.Seconds
+				r.Windows = append(r.Windows, line)
+			}
+		}
+		r.Seconds = math.Round(work / float64(max(1, min(a.cfg.Sync.Parallel, r.Jobs))))
+		return a.printPlanReport(r)
+	})
+}
+
+func (a *app) printPlanReport(r planReport) error {
+	if a.output == "json" {
+		return a.printJSON(r)
+	}
+	t := a.table("WINDOW", "ACTION", "PAGES EXPECTED", "SECONDS EXPECTED", "REASON")
+	for _, w := range r.Windows {
+		reason := w.Reason
+		if len(w.Retires) > 0 {
+			reason = fmt.Sprintf("replaces %d windows of the month", len(w.Retires))
+		}
+		t.row(w.Window, w.Action, w.Pages, fmt.Sprintf("%.1f", w.Seconds), reason)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if r.Jobs > 0 && r.Pages == 0 {
+		_, err := fmt.Fprintf(a.stdout, "%d query jobs; no history yet to expect a time from\n", r.Jobs)
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "%d query jobs, about %d pages and %s; nothing was touched\n", r.Jobs, r.Pages, time.Duration(r.Seconds*float64(time.Second)))
+	return err
+}

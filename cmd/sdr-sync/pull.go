@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/sdr-sync/sdr-sync/landing"
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/sink/parquet"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
+)
+
+// pull is what backfill and nightly have in common: they ask the vendor for windows, publish, export and verify.
+type pull struct {
+	command      string
+	ask          pipeline.Ask // Today is filled in when the run starts
+	reslice      pipeline.Unit
+	acceptShrink bool
+	noVerify     bool
+}
+
+func (a *app) backfillCommand() *cobra.Command {
+	var from, to, reslice string
+	var plan bool
+	p := pull{command: "backfill"}
+	cmd := &cobra.Command{
+		Use:   "backfill --from 2024-01 --to 2024-03",
+		Short: "Publish a span of file dates; published windows are skipped",
+		Long: `Publish every record of a span of file dates. Months are inclusive on both ends, as people speak; dates are too.
+Windows that are published and settled are skipped unless --refresh asks the vendor again.`,
+		Example: "  sdr-sync backfill --from 2024-01 --to 2024-03\n  sdr-sync backfill --from 2023-01 --to 2023-12 --plan",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if p.ask.From, p.ask.To, err = span(from, to); err != nil {
+				return withCode(exitUsage, err)
+			}
+			switch p.reslice = pipeline.Unit(reslice); p.reslice {
+			case "", pipeline.Month, pipeline.Day:
+			default:
+				return withCode(exitUsage, fmt.Errorf("--reslice %q: want month or day", reslice))
+			}
+			if plan {
+				return a.printPlan(cmd.Context(), p)
+			}
+			return a.pull(cmd.Context(), p)
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "first month (2024-01) or file date (2024-01-15)")
+	cmd.Flags().StringVar(&to, "to", "", "last month or file date, inclusive")
+	cmd.Flags().BoolVar(&plan, "plan", false, "print what would be asked and touch nothing")
+	cmd.Flags().BoolVar(&p.ask.Refresh, "refresh", false, "ask the vendor again for published windows too")
+	cmd.Flags().StringVar(&reslice, "reslice", "", "cut what is published in the span into windows of a month or a day anew")
+	a.pullFlags(cmd, &p)
+	_ = cmd.MarkFlagRequired("from")
+	_ = cmd.MarkFlagRequired("to")
+	return cmd
+}
+
+func (a *app) nightlyCommand() *cobra.Command {
+	p := pull{command: "nightly"}
+	cmd := &cobra.Command{
+		Use:   "nightly",
+		Short: "Ask again for every window that the lookback meets, and publish what changed",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p.ask.Whole = true
+			return a.pull(cmd.Context(), p)
+		},
+	}
+	a.pullFlags(cmd, &p)
+	return cmd
+}
+
+func (a *app) pullFlags(cmd *cobra.Command, p *pull) {
+	cmd.Flags().BoolVar(&p.acceptShrink, "accept-shrink", false, "publish windows even if far fewer records came than are published")
+	cmd.Flags().BoolVar(&p.noVerify, "no-verify", false, "do not verify the windows that changed at the end")
+	cmd.Flags().StringVar(&a.today, "today", "", "take this date for today: for rehearsals, or to repeat a missed night")
+}
+
+// span reads --from and --to, both inclusive, as a half-open range.
+func span(from, to string) (pipeline.Date, pipeline.Date, error) {
+	first, err := record.ParseDate(from)
+	if err != nil {
+		return 0, 0, fmt.Errorf("--from: %w", err)
+	}
+	last, err := record.ParseDate(to)
+	if err != nil {
+		return 0, 0, fmt.Errorf("--to: %w", err)
+	}
+	end := last + 1
+	if len(to) == len("2024-03") {
+		end = last.AddMonths(1)
+	}
+	if first >= end {
+		return 0, 0, fmt.Errorf("--from %s is after --to %s", from, to)
+	}
+	return first, end, nil
+}
+
+// prepare fills in what the configuration and the clock say of the ask.
+func (a *app) prepare(p *pull) (pipeline.Clock, error) {
+	now, err := a.clock()
+	if err != nil {
+		return nil, err
+	}
+	a.now = now
+	s := a.cfg.Sync
+	p.ask.Unit, p.ask.FileZone, p.ask.Settle = s.Window, s.FileTimezone, s.Settle
+	p.ask.Today = record.DateOf(now(), s.FileTimezone)
+	if p.ask.Whole {
+		p.ask.From, p.ask.To = p.ask.Today-pipeline.Date(s.Lookback/(24*time.Hour)), p.ask.Today
+	}
+	return now, nil
+}
+
+// pull runs a whole pull under the leases of its scopes, and reports.
+func (a *app) pull(ctx context.Context, p pull) error {
+	if err := a.loadConfig(NeedVendor, NeedDatabase, NeedLake, NeedLanding); err != nil {
+		return err
+	}
+	scopes, err := a.scopes()
+	if err != nil {
+		return err
+	}
+	now, err := a.prepare(&p)
+	if err != nil {
+		return err
+	}
+	vendor, _, err := a.openVendor()
+	if err != nil {
+		return err
+	}
+	lake, err := a.openLake()
+	if err != nil {
+		return err
+	}
+	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
+		return a.asRun(ctx, db, scopes, p.command, now, func(ctx context.Context, r *runInfo) error {
+			land, err := a.openLanding()
+			if err != nil {
+				return err
+			}
+			defer land.Close()
+			if err := a.tidyLanding(ctx, db, land, scopes); err != nil {
+				return err
+			}
+			progress := a.newProgress()
+			engine := pipeline.NewEngine(vendor, db, land, a.engineConfig(r, p, now, progress.observe))
+			results, err := a.pullWindows(ctx, db, engine, scopes, p)
+			progress.close()
+			if err != nil {
+				return err
+			}
+			r.report.addWindows(results)
+			return a.finishPull(ctx, db, lake, r, scopes, p, results)
+		})
+	})
+}
+
+func (a *app) engineConfig(r *runInfo, p pull, now pipeline.Clock, observe func(pipeline.Event)) pipeline.EngineConfig {
+	s := a.cfg.Sync
+	return pipeline.EngineConfig{
+		Stream: schemas.SDR(), DomainID: a.cfg.ESM.DomainID, RunID: r.id, Leases: r.leases, Parallel: s.Parallel, JobDeadline: s.JobDeadline,
+		AdoptMaxAge: s.AdoptMaxAge, PollInitial: s.PollInitial, PollMax: s.PollMax, MinRatio: float64(s.MinRatio), QuarantineMax: float64(s.QuarantineMax),
+		AcceptShrink: p.acceptShrink, SourceZone: s.SourceTimezone, FileZone: s.FileTimezone, IgnoreFields: s.IgnoreFields,
+		SpillDir: a.cfg.Landing.Dir, Now: now, Log: a.log, Observe: observe,
+	}
+}
+
+func (a *app) pullWindows(ctx context.Context, db *postgres.DB, engine *pipeline.Engine, scopes []pipeline.Scope, p pull) ([]pipeline.Result, error) {
+	var plan []pipeline.Planned
+	var groups [][]pipeline.Planned
+	for _, s := range scopes {
+		existing, err := db.Windows(ctx, streamSDR, s)
+		if err != nil {
+			return nil, err
+		}
+		if p.reslice != "" {
+			groups = append(groups, pipeline.PlanReslice(s, existing, p.ask, p.reslice)...)
+			continue
+		}
+		plan = append(plan, pipeline.Plan(s, existing, p.ask)...)
+	}
+	return append(engine.Run(ctx, plan), engine.RunGroups(ctx, groups)...), nil
+}
+
+// finishPull exports what the windows changed, verifies it, and turns everything that went wrong into one error.
+func (a *app) finishPull(ctx context.Context, db *postgres.DB, lake *parquet.Lake, r *runInfo, scopes []pipeline.Scope, p pull, results []pipeline.Result) error {
+	var failed []error
+	var changed []int64
+	for _, result := range results {
+		if result.Err != nil {
+			failed = append(failed, result.Err)
+		} else if result.Status == pipeline.Published {
+			changed = append(changed, result.Outcome.WindowID)
+		}
+	}
+	failed = uniqueErrors(failed) // windows of one group share theirs
+	if ctx.Err() != nil {
+		return errors.Join(append(failed, context.Cause(ctx))...)
+	}
+	exported, err := a.export(ctx, db, lake, scopes, false)
+	r.report.Export = &exported
+	if err != nil {
+		return errors.Join(append(failed, err)...)
+	}
+	if len(changed) > 0 && !p.noVerify {
+		verified, err := a.verifyWindows(ctx, db, lake, changed, exported.partitions)
+		r.report.Verify = &verified
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+func uniqueErrors(errs []error) []error {
+	var unique []error
+	for _, err := range errs {
+		if !slices.Contains(unique, err) {
+			unique = append(unique, err)
+		}
+	}
+	return unique
+}
+
+// runInfo is a run under way, its leases held.
+type runInfo struct {
+	id     int64
+	leases map[pipeline.Scope]int64
+	report *report
+}
+
+// asRun takes the leases of the scopes, checks that database and configuration belong together, stores the run, and reports how do
+// went. Nothing is touched if a lease is held.
+func (a *app) asRun(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, command string, now pipeline.Clock, do func(context.Context, *runInfo) error) error {
+	return db.WithLeases(ctx, streamSDR, scopes, func(ctx context.Context, leases map[pipeline.Scope]int64) error {
+		if err := a.checkPins(ctx, db, command); err != nil {
+			return err
+		}
+		host, _ := os.Hostname()
+		id, err := db.StartRun(ctx, postgres.Run{
+			Command: command, Version: programVersion(), Host: host, PID: os.Getpid(), Started: now(),
+		})
+		if err != nil {
+			return err
+		}
+		r := &runInfo{id: id, leases: leases, report: &report{Command: command, Run: id}}
+		started := time.Now()
+		err = do(ctx, r)
+		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+			err = errors.Join(err, cause) // "context canceled" alone says too little
+		}
+		r.report.finish(err, time.Since(started))
+		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if finishErr := db.FinishRun(finish, id, int(codeOf(err)), firstLine(r.report.Message)); finishErr != nil {
+			a.log.Warn("end of the run not stored", zap.Error(finishErr))
+		}
+		if printErr := a.printReport(r.report); printErr != nil {
+			return errors.Join(err, printErr)
+		}
+		if err != nil {
+			return &reportedError{err}
+		}
+		return nil
+	})
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// checkPins makes sure that this database, these clocks and this way of asking for regions are the ones that filled it.
+func (a *app) checkPins(ctx context.Context, db *postgres.DB, command string) error {
+	pins := map[string]string{"domain_id": a.cfg.ESM.DomainID, "parquet_partition": string(a.cfg.Parquet.Partition)}
+	for name, value := range pins {
+		if err := db.Pin(ctx, name, value); err != nil {
+			return fmt.Errorf("%w; nothing was touched: use another database, or set it back", err)
+		}
+	}
+	if command != "replay" { // a replay is what changes them
+		for name, value := range a.zonePins() {
+			if err := db.Pin(ctx, name, value); err != nil {
+				return fmt.Errorf("%w; nothing was touched: set it back, or run `sdr-sync replay --all` to publish everything again under the new setting", err)
+			}
+		}
+	}
+	known, err := db.Scopes(ctx, streamSDR)
+	if err != nil {
+		return err
+	}
+	for _, k := range known {
+		for _, c := range a.cfg.ESM.Scopes {
+			if k.Site == c.Site && (k.Region == "") != (c.Region == "") {
+				return withCode(exitUsage, fmt.Errorf("esm.scopes has %s, and the ledger holds windows of %s: a site is asked for all regions at once or region by region, never both, or records would be counted twice; nothing was touched", c, k))
+			}
+		}
+	}
+	return nil
+}
+
+func (a *app) zonePins() map[string]string {
+	return map[string]string{"source_timezone": a.cfg.Sync.SourceTimezone.String(), "file_timezone": a.cfg.Sync.FileTimezone.String()}
+}
+
+// tidyLanding settles what a killed run left: files of published jobs become evidence, files of ended jobs go.
+func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Dir, scopes []pipeline.Scope) error {
+	for _, s := range scopes {
+		unsettled, err := db.UnsettledJobs(ctx, streamSDR, s)
+		if err != nil {
+			return err
+		}
+		for _, j := range unsettled {
+			if err := land.Keep(j.Job.LandingKey(), j.WindowID, j.Generation); err != nil {
+				return err
+			}
+		}
+	}
+	wanted, err := db.WantedLanding(ctx)
+	if err != nil {
+		return err
+	}
+	return land.Tidy(func(key pipeline.LandingKey) bool { return wanted[key.JobRow] })
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
+)
+
+func (a *app) replayCommand() *cobra.Command {
+	var from, to string
+	var all bool
+	var windowIDs []int64
+	p := pull{command: "replay"}
+	cmd := &cobra.Command{
+		Use:   "replay --from 2024-01 --to 2024-03",
+		Short: "Publish current generations again from their kept landing files, asking nobody",
+		Long: `Decode the kept landing file of each window's current generation anew and publish what came out differently: after a fix of the
+decoder, or after a change of sync.source_timezone (with --all).`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			first, end := pipeline.Date(-1<<31), pipeline.Date(1<<31-1)
+			if from != "" || to != "" {
+				var err error
+				if first, end, err = span(from, to); err != nil {
+					return withCode(exitUsage, err)
+				}
+			} else if !all && len(windowIDs) == 0 {
+				return withCode(exitUsage, errors.New("say what to replay: --from and --to, --window, or --all"))
+			}
+			wanted := func(w pipeline.WindowState) bool {
+				if len(windowIDs) > 0 {
+					for _, id := range windowIDs {
+						if id == w.ID {
+							return true
+						}
+					}
+					return false
+				}
+				return w.From < end && first < w.To
+			}
+			return a.replay(cmd.Context(), p, wanted, all)
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "first month or file date")
+	cmd.Flags().StringVar(&to, "to", "", "last month or file date, inclusive")
+	cmd.Flags().Int64SliceVar(&windowIDs, "window", nil, "only this window_id (may be repeated)")
+	cmd.Flags().BoolVar(&all, "all", false, "every window; the only way to change the time zones over existing data")
+	a.pullFlags(cmd, &p)
+	return cmd
+}
+
+func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowState) bool, all bool) error {
+	if err := a.loadConfig(NeedDatabase, NeedLake, NeedLanding); err != nil {
+		return err
+	}
+	scopes, err := a.scopes()
+	if err != nil {
+		return err
+	}
+	now, err := a.prepare(&p)
+	if err != nil {
+		return err
+	}
+	lake, err := a.openLake()
+	if err != nil {
+		return err
+	}
+	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
+		return a.asRun(ctx, db, scopes, p.command, now, func(ctx context.Context, r *runInfo) error {
+			changedZones, err := a.changedZones(ctx, db)
+			if err != nil {
+				return err
+			}
+			if len(changedZones) > 0 && (!all || len(a.scopeTexts) > 0) {
+				return withCode(exitUsage, errors.New("the time zones differ from those that filled this database: only `replay --all` over every scope may change them"))
+			}
+			land, err := a.openLanding()
+			if err != nil {
+				return err
+			}
+			defer land.Close()
+			if err := a.tidyLanding(ctx, db, land, scopes); err != nil {
+				return err
+			}
+			engine := pipeline.NewEngine(nil, db, land, a.engineConfig(r, p, now, nil))
+			var results []pipeline.Result
+			var failed []error
+			for _, s := range scopes {
+				windows, err := db.Windows(ctx, streamSDR, s)
+				if err != nil {
+					return err
+				}
+				for _, w := range windows {
+					if !wanted(w) || ctx.Err() != nil {
+						continue
+					}
+					job, err := db.Job(ctx, w.JobRow)
+					if err != nil {
+						return err
+					}
+					result := engine.Replay(ctx, w, job)
+					results = append(results, result)
+					failed = append(failed, result.Err)
+				}
+			}
+			r.report.addWindows(results)
+			if err := errors.Join(failed...); err == nil && ctx.Err() == nil {
+				for name, value := range changedZones {
+					if err := db.Repin(ctx, name, value); err != nil {
+						return err
+					}
+				}
+			}
+			if len(results) == 0 {
+				return withCode(exitUsage, fmt.Errorf("no published window matches"))
+			}
+			return a.finishPull(ctx, db, lake, r, scopes, p, results)
+		})
+	})
+}
+
+// changedZones returns the time zone settings that differ from what is pinned.
+func (a *app) changedZones(ctx context.Context, db *postgres.DB) (map[string]string, error) {
+	changed := map[string]string{}
+	for name, value := range a.zonePins() {
+		pinned, err := db.Pinned(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if pinned != "" && pinned != value {
+			changed[name] = value
+		}
+	}
+	return changed, nil
+}

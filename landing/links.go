@@ -1,0 +1,14 @@
+package landing
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+// links returns how many names a file has; 1 where the file system doesn't say.
+func links(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink)
+	}
+	return 1
+}

@@ -1,0 +1,629 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
+)
+
+// EngineConfig says how windows are pulled and published. Every field is needed unless it says otherwise.
+type EngineConfig struct {
+	Stream        *schemas.Stream
+	DomainID      string
+	RunID         int64
+	Leases        map[Scope]int64 // fencing token of each scope
+	Parallel      int             // windows at once
+	JobDeadline   time.Duration   // how long a job may take until success, from its creation
+	AdoptMaxAge   time.Duration   // an older job answers for nothing any more
+	PollInitial   time.Duration
+	PollMax       time.Duration
+	MinRatio      float64
+	QuarantineMax float64 // share of a window's records, 0 to 1
+	AcceptShrink  bool
+	SourceZone    *time.Location
+	FileZone      *time.Location
+	IgnoreFields  []string
+	SpillDir      string // for the hashes of a window under way; beside the landing files
+	Now           Clock
+	Log           *zap.Logger
+	Observe       func(Event) // optional; called from several goroutines
+}
+
+// Engine takes windows from query job to published rows.
+type Engine struct {
+	source  Source
+	ledger  Ledger
+	landing Landing
+	cfg     EngineConfig
+}
+
+// NewEngine returns an engine over the three.
+func NewEngine(source Source, ledger Ledger, landing Landing, cfg EngineConfig) *Engine {
+	if cfg.Observe == nil {
+		cfg.Observe = func(Event) {}
+	}
+	return &Engine{source: source, ledger: ledger, landing: landing, cfg: cfg}
+}
+
+// Phase is where a window stands.
+type Phase string
+
+// The phases of a window, in order.
+const (
+	PhaseJob     Phase = "job"     // the vendor prepares the records
+	PhaseDrain   Phase = "drain"   // pages are landed
+	PhasePublish Phase = "publish" // rows are published
+	PhaseDone    Phase = "done"
+)
+
+// Event tells how a window gets on.
+type Event struct {
+	Window   Window
+	Phase    Phase
+	Progress int // of the job, percent
+	Pages    int64
+	Records  int64
+	Result   *Result // with PhaseDone
+}
+
+// Status is how a window ended.
+type Status string
+
+// The ends of a window.
+const (
+	Published Status = "published"
+	Unchanged Status = "unchanged"
+	Skipped   Status = "skipped"
+	Failed    Status = "failed"
+)
+
+// Result is what became of one planned window.
+type Result struct {
+	Window      Window
+	Status      Status
+	Reason      string // of a skip
+	Err         error  // of a failure
+	Outcome     Outcome
+	Pages       int64
+	Records     int64
+	Quarantined int64
+	Unknown     map[string]int64 // unknown fields
+	Duration    time.Duration
+}
+
+// Run pulls and publishes the planned windows, some at once, and returns a result for each in the plan's order. A failed window does
+// not stop the others; what a cancelled context interrupts can be resumed by a later run.
+func (e *Engine) Run(ctx context.Context, plan []Planned) []Result {
+	results := make([]Result, len(plan))
+	var g errgroup.Group
+	g.SetLimit(max(1, e.cfg.Parallel))
+	for i := range plan {
+		g.Go(func() error {
+			results[i] = e.pull(ctx, plan[i:i+1])[0]
+			return nil
+		})
+	}
+	_ = g.Wait() // failures are in the results
+	return results
+}
+
+// RunGroups is Run for windows that are published together: each group in one transaction, once all of it is landed.
+func (e *Engine) RunGroups(ctx context.Context, groups [][]Planned) []Result {
+	var results []Result
+	for _, group := range groups {
+		results = append(results, e.pull(ctx, group)...)
+	}
+	return results
+}
+
+// pull lands a group of windows and publishes them in one transaction.
+func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
+	started := e.cfg.Now()
+	results := make([]Result, len(group))
+	landed := make([]*landedWindow, len(group))
+	var g errgroup.Group
+	g.SetLimit(max(1, e.cfg.Parallel))
+	for i, p := range group {
+		results[i].Window = p.Window
+		if p.Skip != "" {
+			results[i].Status, results[i].Reason = Skipped, p.Skip
+			continue
+		}
+		g.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			landed[i], err = e.land(ctx, p.Window)
+			if err != nil {
+				return fmt.Errorf("window %s: %w", p.Window, err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	landed = slices.DeleteFunc(landed, func(l *landedWindow) bool { return l == nil })
+	var outcomes []Outcome
+	if err == nil && len(landed) > 0 {
+		outcomes, err = e.publish(ctx, landed, group[0].Retire)
+	}
+	for i := range results {
+		r := &results[i]
+		switch {
+		case r.Status == Skipped:
+		case err != nil:
+			r.Status, r.Err = Failed, err
+		default:
+			r.Status, r.Outcome = Published, outcomes[i]
+			if outcomes[i].Unchanged {
+				r.Status = Unchanged
+			}
+			s := landed[i].survey
+			r.Pages, r.Records, r.Quarantined, r.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.decoder.Unknown()
+		}
+		r.Duration = e.cfg.Now().Sub(started)
+		e.cfg.Observe(Event{Window: r.Window, Phase: PhaseDone, Pages: r.Pages, Records: r.Records, Result: r})
+	}
+	for _, l := range landed {
+		l.close()
+	}
+	return results
+}
+
+// landedWindow is a window whose every page is in its landing file, which stays open and locked until it is published.
+type landedWindow struct {
+	job    Job
+	file   LandingFile
+	survey *survey
+}
+
+func (l *landedWindow) close() {
+	_ = l.survey.close() // an unlinked spill
+	_ = l.file.Close()   // synced before the job counted as landed
+}
+
+// startOver asks for a new job: the one at hand will not do. Its landing file and ledger row are dealt with already.
+type startOver struct{ err error }
+
+func (s *startOver) Error() string { return s.err.Error() }
+func (s *startOver) Unwrap() error { return s.err }
+
+// land brings every page of the window into its landing file, from whatever an earlier run left behind. A job that fails, is
+// forgotten or moves is replaced by a new one, twice.
+func (e *Engine) land(ctx context.Context, w Window) (*landedWindow, error) {
+	const jobs = 3
+	for attempt := 1; ; attempt++ {
+		l, err := e.landJob(ctx, w)
+		var again *startOver
+		if err == nil || !errors.As(err, &again) {
+			return l, err
+		}
+		if attempt == jobs {
+			return nil, fmt.Errorf("%w (the %d. job; giving up)", again.err, attempt)
+		}
+		e.cfg.Log.Warn("window starts over with a new job", zap.Stringer("window", w), zap.Error(again.err))
+	}
+}
+
+func (e *Engine) landJob(ctx context.Context, w Window) (_ *landedWindow, err error) {
+	job, adopted, err := e.adoptOrCreate(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	file, err := e.landing.Open(job.LandingKey())
+	if errors.Is(err, ErrLandingLocked) {
+		// A run that lost its lease may still hold the file. Costs time only: a new job gets a new file.
+		job.State, job.Note = StateAbandoned, err.Error()
+		return nil, errors.Join(&startOver{err}, e.ledger.UpdateJob(ctx, job))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the landing file: %w", err)
+	}
+	l := &landedWindow{job: job, file: file}
+	if l.survey, err = newSurvey(e.cfg.Stream, e.decoderOptions(w), e.cfg.SpillDir); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	markers := markerSet{}
+	if file.Frames() > 0 {
+		for p, err := range file.Pages() {
+			if err != nil {
+				return nil, fmt.Errorf("read the landing file: %w", err)
+			}
+			markers.add(p.Asked, l.survey.pages+1)
+			if err := l.survey.add(p); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !file.Complete() {
+		err := e.poll(ctx, &l.job, adopted)
+		if err == nil && file.Frames() > 0 {
+			err = e.recheck(ctx, l)
+		}
+		if err == nil {
+			err = e.drain(ctx, l, markers)
+		}
+		if err != nil {
+			return nil, e.endJob(ctx, l, err)
+		}
+	}
+	if err := l.survey.finish(); err != nil {
+		return nil, err
+	}
+	l.job.Pages, l.job.Records, l.job.Quarantined, l.job.LandedBytes = l.survey.pages, l.survey.records.Count, l.survey.quarantined.Count, file.Size()
+	if l.job.State != StateLanded {
+		l.job.State, l.job.LandedAt = StateLanded, e.cfg.Now().UTC()
+		if err := e.ledger.UpdateJob(ctx, l.job); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (e *Engine) decoderOptions(w Window) record.Options {
+	return record.Options{
+		Site: w.Scope.Site, Region: w.Scope.Region, SourceZone: e.cfg.SourceZone, IgnoreFields: e.cfg.IgnoreFields,
+		NotAfter: (w.To + 2).Time(e.cfg.FileZone),
+	}
+}
+
+// adoptOrCreate returns the live job of an earlier run if it asked for the very same and is young enough, else a new one. Other live
+// jobs for the window end here: their pages must never be mixed with these.
+func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bool, err error) {
+	request := w.Request(e.cfg.DomainID)
+	live, err := e.ledger.LiveJobs(ctx, e.cfg.Stream.Name, w.Scope)
+	if err != nil {
+		return Job{}, false, err
+	}
+	var adopt *Job
+	for _, j := range live {
+		if j.Window.From != w.From {
+			continue
+		}
+		age := e.cfg.Now().Sub(j.CreatedAt)
+		if adopt == nil && j.Request == request && j.Window.Unit == w.Unit && age < e.cfg.AdoptMaxAge {
+			adopt = &j
+			continue
+		}
+		j.State, j.Note = StateAbandoned, "a later run asked for something else, or it was too old"
+		if err := errors.Join(e.ledger.UpdateJob(ctx, j), e.landing.Discard(j.LandingKey())); err != nil {
+			return Job{}, false, err
+		}
+	}
+	if adopt != nil {
+		return *adopt, true, nil
+	}
+	created := e.cfg.Now().UTC().Truncate(time.Microsecond) // before the call: a job is never thought younger than it is
+	id, err := e.source.CreateJob(ctx, request)
+	if err != nil {
+		return Job{}, false, fmt.Errorf("create the query job: %w", err)
+	}
+	// The job exists from here on: it is saved even if the run is being stopped.
+	save, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	job, err := e.ledger.SaveJob(save, Job{
+		RunID: e.cfg.RunID, Stream: e.cfg.Stream.Name, Window: w, ID: id, Request: request, CreatedAt: created, State: StateOpen,
+	})
+	return job, false, err
+}
+
+// endJob stores the end of a job that will not do, as err tells, and drops its landing file. Other errors leave the job to be resumed.
+func (e *Engine) endJob(ctx context.Context, l *landedWindow, err error) error {
+	var end *jobEnd
+	switch {
+	case errors.As(err, &end):
+	case errors.Is(err, ErrJobForgotten):
+		end = &jobEnd{state: StateForgotten, err: err, again: true}
+	default:
+		return err
+	}
+	l.job.State, l.job.Note = end.state, end.err.Error()
+	if err := errors.Join(e.ledger.UpdateJob(ctx, l.job), e.landing.Discard(l.job.LandingKey())); err != nil {
+		return errors.Join(end.err, err)
+	}
+	if end.again {
+		return &startOver{end.err}
+	}
+	return end.err
+}
+
+// jobEnd is an error that ends a job.
+type jobEnd struct {
+	state string
+	err   error
+	again bool // a new job may do better
+}
+
+func (j *jobEnd) Error() string { return j.err.Error() }
+func (j *jobEnd) Unwrap() error { return j.err }
+
+// poll waits until the job succeeds, with a rising interval and a deadline that counts from the job's creation.
+func (e *Engine) poll(ctx context.Context, job *Job, adopted bool) error {
+	interval := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(e.cfg.PollInitial), backoff.WithMaxInterval(e.cfg.PollMax), backoff.WithMultiplier(1.5),
+		backoff.WithRandomizationFactor(0.2), backoff.WithMaxElapsedTime(0))
+	for {
+		status, err := e.source.Job(ctx, job.ID)
+		if err != nil {
+			return fmt.Errorf("poll job %s: %w", job.ID, err)
+		}
+		e.cfg.Observe(Event{Window: job.Window, Phase: PhaseJob, Progress: status.Progress})
+		if status.State == JobFailure {
+			return &jobEnd{StateFailed, fmt.Errorf("job %s failed at the vendor, which gives no reason", job.ID), true}
+		}
+		if status.State == JobSuccess {
+			if !job.ReadyAt.IsZero() {
+				return nil
+			}
+			job.ReadyAt, job.Progress = e.cfg.Now().UTC(), 100
+			return e.ledger.UpdateJob(ctx, *job)
+		}
+		if age := e.cfg.Now().Sub(job.CreatedAt); age >= e.cfg.JobDeadline {
+			return &jobEnd{StateAbandoned, fmt.Errorf("job %s still says %s (%d %%) %s after its creation, past sync.job_deadline", job.ID, status.State, status.Progress, age.Round(time.Second)), adopted}
+		}
+		if status.Progress != job.Progress {
+			job.Progress = status.Progress
+			if err := e.ledger.UpdateJob(ctx, *job); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(interval.NextBackOff()):
+		}
+	}
+}
+
+// recheck asks the last landed page again. If the vendor now answers otherwise, the results moved and the landed pages are worth
+// nothing.
+func (e *Engine) recheck(ctx context.Context, l *landedWindow) error {
+	last, err := l.file.Last()
+	if err != nil {
+		return fmt.Errorf("read the landing file: %w", err)
+	}
+	now, err := e.source.Page(ctx, l.job.ID, last.Asked)
+	if err != nil {
+		return fmt.Errorf("read page %d again: %w", l.file.Frames(), err)
+	}
+	defer release(now)
+	if now.Next != last.Next || !e.samePage(l.job.Window, now, last) {
+		return &jobEnd{StateMoved, fmt.Errorf("page %d of job %s is not what it was before the interruption", l.file.Frames(), l.job.ID), true}
+	}
+	return nil
+}
+
+func (e *Engine) samePage(w Window, a, b Page) bool {
+	if bytes.Equal(a.Data, b.Data) {
+		return true
+	}
+	digest := func(p Page) (good, bad record.Digest) {
+		decoder, row := record.NewDecoder(e.cfg.Stream, e.decoderOptions(w)), record.NewRow(e.cfg.Stream)
+		for element := range record.Elements(p.Data) {
+			if reject := decoder.Decode(element, row); reject != nil {
+				bad.Add(reject.RawHash)
+			} else {
+				good.Add(row.Hash)
+			}
+		}
+		return good, bad
+	}
+	goodA, badA := digest(a)
+	goodB, badB := digest(b)
+	return goodA == goodB && badA == badB
+}
+
+// drain lands the pages that are still to come. The next page is asked for as soon as its marker is known; landing and surveying the
+// last one go on meanwhile.
+func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) error {
+	asked, number := "", l.survey.pages
+	if l.file.Frames() > 0 {
+		last, err := l.file.Last()
+		if err != nil {
+			return fmt.Errorf("read the landing file: %w", err)
+		}
+		asked = last.Next
+	}
+	pages := make(chan Page, 2)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(pages)
+		for {
+			number++
+			p, err := e.source.Page(ctx, l.job.ID, asked)
+			if err != nil {
+				return fmt.Errorf("read page %d: %w", number, err)
+			}
+			p.Asked = asked
+			markers.add(asked, number)
+			if seen, ok := markers.page(p.Next); ok {
+				release(p)
+				return &jobEnd{StateFailed, fmt.Errorf("page %d of job %s names the same next page as was asked for as page %d: the vendor's markers run in a circle", number, l.job.ID, seen), false}
+			}
+			select {
+			case pages <- p:
+			case <-ctx.Done():
+				release(p)
+				return context.Cause(ctx)
+			}
+			if p.Next == "" {
+				return nil
+			}
+			asked = p.Next
+		}
+	})
+	g.Go(func() error {
+		var failed error
+		for p := range pages { // to the end, so that the asker is never stuck
+			if failed == nil {
+				failed = l.file.Append(p)
+			}
+			if failed == nil {
+				failed = l.survey.add(p)
+			}
+			release(p)
+			if failed != nil {
+				continue
+			}
+			e.cfg.Observe(Event{Window: l.job.Window, Phase: PhaseDrain, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
+		}
+		return failed
+	})
+	return g.Wait()
+}
+
+func release(p Page) {
+	if p.Release != nil {
+		p.Release()
+	}
+}
+
+// markerSet remembers every marker that was asked for, as a hash, with its page: a million pages take some tens of megabytes.
+type markerSet map[[16]byte]int64
+
+func markerHash(marker string) [16]byte {
+	h := sha256.Sum256([]byte(marker))
+	return [16]byte(h[:16])
+}
+
+func (m markerSet) add(marker string, page int64) {
+	if marker != "" {
+		m[markerHash(marker)] = page
+	}
+}
+
+func (m markerSet) page(marker string) (int64, bool) {
+	if marker == "" {
+		return 0, false
+	}
+	page, ok := m[markerHash(marker)]
+	return page, ok
+}
+
+// publish replaces what stands in the windows by what was landed, in one transaction, and settles the landing files.
+func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []WindowState) ([]Outcome, error) {
+	r := Replacement{
+		Stream: e.cfg.Stream.Name, RunID: e.cfg.RunID, Scope: landed[0].job.Window.Scope, Retire: retire, MinRatio: e.cfg.MinRatio, AcceptShrink: e.cfg.AcceptShrink,
+	}
+	r.LeaseToken = e.cfg.Leases[r.Scope]
+	var had, got int64
+	for _, old := range retire {
+		had += old.Records.Count
+	}
+	for _, l := range landed {
+		w := l.job.Window
+		if err := l.survey.tooBad(w, e.cfg.QuarantineMax); err != nil {
+			return nil, e.refuse(ctx, landed, err)
+		}
+		got += l.survey.records.Count
+		r.Publish = append(r.Publish, l.survey.publication(l.job, l.file.Pages))
+		e.cfg.Observe(Event{Window: w, Phase: PhasePublish, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
+	}
+	if had > 0 && !e.cfg.AcceptShrink && (got == 0 || float64(got) < e.cfg.MinRatio*float64(had)) {
+		w := landed[0].job.Window
+		return nil, e.refuse(ctx, landed, &ShrinkError{Window: Window{w.Scope, Month, w.From, landed[len(landed)-1].job.Window.To}, Had: had, Got: got})
+	}
+	outcomes, err := e.ledger.Publish(ctx, r)
+	var shrink *ShrinkError
+	if errors.As(err, &shrink) {
+		return nil, e.refuse(ctx, landed, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("publish %s: %w", landed[0].job.Window, err)
+	}
+	for i, l := range landed {
+		if err := e.settle(l, outcomes[i]); err != nil {
+			// The window is published; its evidence is settled by the next run's tidying.
+			e.cfg.Log.Warn("landing file not settled", zap.Stringer("window", l.job.Window), zap.Error(err))
+		}
+	}
+	return outcomes, nil
+}
+
+func (e *Engine) settle(l *landedWindow, o Outcome) error {
+	if o.Unchanged {
+		return e.landing.Discard(l.job.LandingKey())
+	}
+	return e.landing.Keep(l.job.LandingKey(), o.WindowID, o.Generation)
+}
+
+// refuse stores that the landed jobs are not published, and why; their landing files stay as evidence.
+func (e *Engine) refuse(ctx context.Context, landed []*landedWindow, why error) error {
+	for _, l := range landed {
+		l.job.State, l.job.Note = StateRefused, why.Error()
+		if err := e.ledger.UpdateJob(ctx, l.job); err != nil {
+			return errors.Join(why, err)
+		}
+	}
+	return why
+}
+
+// Replay publishes a window's current generation again from its kept landing file, asking nobody.
+func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result {
+	result := Result{Window: state.Window, Status: Failed}
+	started := e.cfg.Now()
+	defer func() { result.Duration = e.cfg.Now().Sub(started) }()
+	_, pages, err := e.landing.Kept(state.Window, state.ID, state.Generation)
+	if err != nil {
+		result.Err = fmt.Errorf("window %s: open the landing file of generation %d: %w (only backfill --refresh can bring it back)", state.Window, state.Generation, err)
+		return result
+	}
+	job.Window = state.Window
+	s, err := newSurvey(e.cfg.Stream, e.decoderOptions(state.Window), e.cfg.SpillDir)
+	if err != nil {
+		result.Err = err
+		return result
+	}
+	defer s.close()
+	result.Err = func() error {
+		for p, err := range pages {
+			if err != nil {
+				return err
+			}
+			if err := s.add(p); err != nil {
+				return err
+			}
+		}
+		if err := s.finish(); err != nil {
+			return err
+		}
+		if err := s.tooBad(state.Window, e.cfg.QuarantineMax); err != nil {
+			return err
+		}
+		outcomes, err := e.ledger.Publish(ctx, Replacement{
+			Stream: e.cfg.Stream.Name, RunID: e.cfg.RunID, Scope: state.Scope, LeaseToken: e.cfg.Leases[state.Scope], MinRatio: e.cfg.MinRatio,
+			AcceptShrink: e.cfg.AcceptShrink, Replay: true,
+			Publish: []Publication{s.publication(job, func() iter.Seq2[Page, error] { return pages })},
+		})
+		if err != nil {
+			return err
+		}
+		result.Outcome, result.Status = outcomes[0], Published
+		if outcomes[0].Unchanged {
+			result.Status = Unchanged
+			return nil
+		}
+		return e.landing.Keep(job.LandingKey(), outcomes[0].WindowID, outcomes[0].Generation)
+	}()
+	if result.Err != nil {
+		result.Err, result.Status = fmt.Errorf("replay window %s: %w", state.Window, result.Err), Failed
+	}
+	result.Pages, result.Records, result.Quarantined = s.pages, s.records.Count, s.quarantined.Count
+	return result
+}

@@ -1,0 +1,519 @@
+package record
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sdr-sync/sdr-sync/schemas"
+)
+
+// Options are what the decoder knows of where records come from.
+type Options struct {
+	Site       string         // goes into every row and into its natural key
+	Region     string         // region that was asked for, "" for all; a record keeps the region that it names itself
+	SourceZone *time.Location // zone of time stamps that name none, and of usage dates; nil is UTC
+
+	// NotAfter is the first instant that the begin time may no longer have; zero means no bound.
+	NotAfter time.Time
+
+	// IgnoreFields are unknown keys to leave out of the extra field, in any spelling.
+	IgnoreFields []string
+}
+
+// extraField is the field that takes the keys which no document names. No key of the vendor means it, not even its own name.
+const extraField = "extra"
+
+// earliestMicros is 2010-01-01 UTC: before it there was no cloud to meter.
+const earliestMicros = 1_262_304_000 * microsPerSecond
+
+// Reasons of rejects besides missing_begin_time and begin_time_out_of_range, which are named after the stream's time field.
+const (
+	reasonNotObject    = "not_an_object"
+	reasonBadJSON      = "bad_json"
+	reasonDuplicateKey = "duplicate_key"
+	reasonNUL          = "nul_character"
+	reasonInvalidUTF8  = "invalid_utf8"
+	reasonBadText      = "bad_text"
+	reasonBadTime      = "bad_time"
+	reasonBadAmount    = "bad_amount"
+	reasonAmountRange  = "amount_out_of_range"
+	reasonBadExtra     = "bad_extra"
+)
+
+// Reject says why a record can't be normalised. Such a record goes to the quarantine.
+type Reject struct {
+	Reason  string // a stable code; schemas/README.md lists them
+	Field   string // the field or key at fault, "" for the whole record
+	Detail  string // what is wrong with it, quoting at most 100 bytes of the value
+	RawHash Hash   // of the element's exact bytes
+}
+
+// Decoder normalises the records of one stream. It is not safe for concurrent use.
+type Decoder struct {
+	fields   []schemas.Field
+	extra    int // position of the extra field, -1 if the stream has none
+	when     int // position of the time field
+	decimal  int // position of the first decimal field, -1 if there is none
+	site     string
+	notAfter int64
+
+	names     *names
+	clocks    []clock
+	calendar  calendar
+	hasher    *Hasher
+	canonical canonicalizer
+	missing   int64
+
+	// Of the record at hand.
+	record int64  // its number, from 1
+	before key    // stands before the first key, so that this one is predicted too
+	slots  []*key // by field: the key that fills it, if that key's record is this one
+	unused []*key // unknown keys, and those that lost a field to another
+	lost   bool   // some of unused lost a field
+	arena  []byte // bytes that don't stand in the element as they are needed
+}
+
+// NewDecoder returns a decoder for s. It panics if a field of s has a type that vendors' values are not normalised to.
+func NewDecoder(s *schemas.Stream, o Options) *Decoder {
+	zone := o.SourceZone
+	if zone == nil {
+		zone = time.UTC
+	}
+	d := &Decoder{
+		fields:   s.Fields,
+		extra:    s.Index(extraField),
+		when:     s.Index(s.TimeField),
+		decimal:  slices.IndexFunc(s.Fields, func(f schemas.Field) bool { return f.Type == schemas.Decimal }),
+		site:     o.Site,
+		notAfter: maxMicros + 1,
+		clocks:   timestampFields(s, zone),
+		calendar: calendar{zone: zone},
+		hasher:   NewHasher(s),
+		slots:    make([]*key, len(s.Fields)),
+	}
+	if !o.NotAfter.IsZero() {
+		d.notAfter = o.NotAfter.UnixMicro()
+	}
+	d.names = newNames(s, d.extra, o.IgnoreFields)
+	return d
+}
+
+// Decode normalises one element of a page into row and returns nil, or says why that can't be done; row is undefined then. All of row
+// is set, with Ordinal and WindowID 0. Row aliases element and memory of the decoder, so it is good until the next Decode.
+// Elements that are no valid JSON are rejected too, as far as it is noticed: pages are validated before.
+func (d *Decoder) Decode(element []byte, row *Row) *Reject {
+	if d.names.forget() {
+		d.before.next = nil
+		clear(d.slots)
+	}
+	d.record++
+	d.arena, d.unused, d.lost = d.arena[:0], d.unused[:0], false
+	if fault := d.collect(element); fault != nil {
+		return fault.reject(element)
+	}
+
+	// Every field that the record has is normalised; the others are NULL.
+	if len(row.Values) != len(d.fields) {
+		row.Values = make([]Value, len(d.fields))
+	}
+	for i, k := range d.slots {
+		v := &row.Values[i]
+		if k == nil || k.record != d.record {
+			*v = Value{}
+		} else if fault := d.value(i, k.raw, k.plain, v); fault != nil {
+			return fault.reject(element)
+		}
+	}
+	if fault := d.checkTime(&row.Values[d.when]); fault != nil {
+		return fault.reject(element)
+	}
+	if d.lost {
+		d.dropEqualLosers(row.Values)
+	}
+	if len(d.unused) > 0 && d.extra >= 0 {
+		if fault := d.fillExtra(&row.Values[d.extra]); fault != nil {
+			return fault.reject(element)
+		}
+	}
+
+	if d.decimal >= 0 && !row.Values[d.decimal].Valid {
+		d.missing++
+	}
+	begin := row.Values[d.when].Int
+	row.Hash = d.hasher.Content(row.Values)
+	row.NaturalKey = d.hasher.Natural(d.site, row.Values)
+	row.Key = KeyOf(begin, row.Hash)
+	row.UsageDate = d.calendar.dateOf(begin)
+	row.Site, row.Ordinal, row.WindowID = d.site, 0, 0
+	return nil
+}
+
+// Unknown returns how many records carried each key that means no field, by the key as sent: what the vendor's format has drifted
+// by. Rejected records count, ignored keys don't, and beyond 1000 different keys no new ones are noted.
+func (d *Decoder) Unknown() map[string]int64 {
+	counts := make(map[string]int64, len(d.names.unknown))
+	for name, n := range d.names.unknown {
+		counts[name] = *n
+	}
+	return counts
+}
+
+// MissingAmounts returns how many normalised records have NULL in the stream's first decimal field.
+func (d *Decoder) MissingAmounts() int64 { return d.missing }
+
+// collect walks over the members of element and notes which key fills which field, and which keys fill none.
+func (d *Decoder) collect(element []byte) *fault {
+	i := skipSpace(element, 0)
+	if i == len(element) || element[i] != '{' {
+		return &fault{reason: reasonNotObject, detail: fmt.Sprintf("want a JSON object, not %q", excerpt(element))}
+	}
+	i = skipSpace(element, i+1)
+	if i < len(element) && element[i] == '}' {
+		return d.finish(element, i+1)
+	}
+	for k := &d.before; ; {
+		// The key: most probably the one that followed the last one before.
+		if next := k.next; next != nil && hasToken(element[i:], next.token) {
+			k = next
+			i += len(next.token)
+		} else {
+			found, after, fault := d.findKey(element, i)
+			if fault != nil {
+				return fault
+			}
+			k.next = found
+			k, i = found, after
+		}
+
+		// The colon and the value.
+		i = skipSpace(element, i)
+		if i == len(element) || element[i] != ':' {
+			return badJSON(element, i)
+		}
+		i = skipSpace(element, i+1)
+		var raw []byte
+		plain := false
+		if i < len(element) && element[i] == '"' {
+			var quote int
+			if quote, plain = scanString(element, i+1); quote < 0 {
+				return badJSON(element, i)
+			}
+			raw = element[i : quote+1]
+			if plain {
+				raw = raw[1 : len(raw)-1]
+			}
+			i = quote + 1
+		} else {
+			after := skipValue(element, i)
+			if after < 0 {
+				return badJSON(element, i)
+			}
+			raw = element[i:after]
+			i = after
+		}
+		if fault := d.note(k, raw, plain); fault != nil {
+			return fault
+		}
+
+		// The comma, or the end.
+		i = skipSpace(element, i)
+		if i == len(element) {
+			return badJSON(element, i)
+		}
+		if element[i] == '}' {
+			return d.finish(element, i+1)
+		}
+		if element[i] != ',' {
+			return badJSON(element, i)
+		}
+		i = skipSpace(element, i+1)
+	}
+}
+
+// finish makes sure that nothing follows the object that ends at i, and counts the drift.
+func (d *Decoder) finish(element []byte, i int) *fault {
+	if skipSpace(element, i) != len(element) {
+		return badJSON(element, i)
+	}
+	for _, k := range d.unused {
+		if k.field == unknownKey {
+			d.names.countUnknown(k)
+		}
+	}
+	return nil
+}
+
+func hasToken(b []byte, token string) bool {
+	return token != "" && len(b) >= len(token) && string(b[:len(token)]) == token
+}
+
+// findKey reads the key that begins at i and returns the index behind it.
+func (d *Decoder) findKey(element []byte, i int) (*key, int, *fault) {
+	if i == len(element) || element[i] != '"' {
+		return nil, 0, badJSON(element, i)
+	}
+	end, plain := scanString(element, i+1)
+	if end < 0 {
+		return nil, 0, badJSON(element, i)
+	}
+	body := element[i+1 : end]
+	if plain {
+		return d.names.find(body), end + 1, nil
+	}
+	name, err := d.unescape(body)
+	if err != nil {
+		return nil, 0, &fault{reason: reasonBadExtra, detail: fmt.Sprintf("the key %q can't be kept: %v", excerpt(body), err)}
+	}
+	return d.names.find(name), end + 1, nil
+}
+
+// unescape returns the text of a JSON string's body, on top of the arena.
+func (d *Decoder) unescape(body []byte) ([]byte, error) {
+	top := len(d.arena)
+	var err error
+	d.arena, err = appendUnescaped(d.arena, body)
+	return d.arena[top:len(d.arena):len(d.arena)], err
+}
+
+// note remembers that the record at hand holds raw under k.
+func (d *Decoder) note(k *key, raw []byte, plain bool) *fault {
+	if k.record == d.record {
+		return d.repeated(k, raw, plain)
+	}
+	switch k.field {
+	case ignoredKey:
+	case unknownKey:
+		d.unused = append(d.unused, k)
+	default:
+		rival := d.slots[k.field]
+		switch {
+		case rival == nil || rival.record != d.record:
+			d.slots[k.field] = k
+		case k.own && !rival.own:
+			d.slots[k.field] = k
+			d.unused, d.lost = append(d.unused, rival), true
+		default:
+			d.unused, d.lost = append(d.unused, k), true
+		}
+	}
+	k.record, k.raw, k.plain = d.record, raw, plain
+	return nil
+}
+
+// repeated judges the second value of one key: the same value may be said twice.
+func (d *Decoder) repeated(k *key, raw []byte, plain bool) *fault {
+	if k.field == ignoredKey || plain == k.plain && bytes.Equal(raw, k.raw) {
+		return nil
+	}
+	same := false
+	if k.field == unknownKey {
+		a, errA := d.canonicalText(k.raw, k.plain, 1)
+		b, errB := d.canonicalText(raw, plain, 1)
+		same = errA == nil && errB == nil && bytes.Equal(a, b)
+	} else {
+		var v Value
+		same = d.value(k.field, k.raw, k.plain, &v) == nil && d.means(k.field, raw, plain, &v)
+	}
+	if same {
+		return nil
+	}
+	return &fault{
+		reason: reasonDuplicateKey, field: k.name,
+		detail: fmt.Sprintf("the key %q stands twice in the record, with %q and with %q", k.name, k.raw[:min(len(k.raw), 50)], raw[:min(len(raw), 50)]),
+	}
+}
+
+// means tells whether raw is normalised to v.
+func (d *Decoder) means(field int, raw []byte, plain bool, v *Value) bool {
+	var other Value
+	return d.value(field, raw, plain, &other) == nil && other.Valid == v.Valid && other.Int == v.Int && bytes.Equal(other.Bytes, v.Bytes)
+}
+
+// value normalises raw, a value of the field.
+func (d *Decoder) value(field int, raw []byte, plain bool, v *Value) *fault {
+	f := &d.fields[field]
+	isString := plain
+	if !plain {
+		switch raw[0] {
+		case 'n':
+			if string(raw) == "null" {
+				*v = Value{}
+				return nil
+			}
+		case '"':
+			text, err := d.unescape(raw[1 : len(raw)-1])
+			if err != nil {
+				return textFault(f.Name, raw, err)
+			}
+			raw, isString = text, true
+		}
+	}
+	if isString && string(raw) == "null" {
+		*v = Value{}
+		return nil
+	}
+
+	switch f.Type {
+	case schemas.Text:
+		if isString {
+			*v = Value{Valid: true, Bytes: raw}
+			return nil
+		}
+		return d.bareText(f, raw, v)
+
+	case schemas.Timestamp:
+		if isString && len(raw) == 0 {
+			*v = Value{}
+			return nil
+		}
+		micros, ok := d.clocks[field].parse(raw)
+		if !ok {
+			return &fault{reason: reasonBadTime, field: f.Name, detail: fmt.Sprintf(
+				"%q is no time in %s: want 14 digits, YYYY-MM-DD hh:mm:ss or RFC 3339", excerpt(raw), d.clocks[field].zone)}
+		}
+		*v = Value{Valid: true, Int: micros}
+		return nil
+
+	case schemas.Decimal:
+		switch {
+		case isString && len(raw) == 0:
+			*v = Value{}
+			return nil
+		case isShortInteger(raw):
+			*v = Value{Valid: true, Bytes: raw}
+			return nil
+		}
+		top := len(d.arena)
+		var err error
+		if d.arena, err = AppendDecimal(d.arena, raw); err != nil {
+			reason := reasonBadAmount
+			if errors.Is(err, ErrNumberRange) {
+				reason = reasonAmountRange
+			}
+			return &fault{reason: reason, field: f.Name, detail: err.Error()}
+		}
+		*v = Value{Valid: true, Bytes: d.arena[top:len(d.arena):len(d.arena)]}
+		return nil
+	}
+
+	// What is left is JSON.
+	if !isString {
+		text, err := d.canonicalText(raw, false, 0)
+		if err != nil {
+			return textFault(f.Name, raw, err)
+		}
+		*v = Value{Valid: true, Bytes: text}
+		return nil
+	}
+	top := len(d.arena)
+	d.arena = appendQuoted(d.arena, raw)
+	*v = Value{Valid: true, Bytes: d.arena[top:len(d.arena):len(d.arena)]}
+	return nil
+}
+
+// bareText normalises a text that was not sent as a string: numbers and booleans as they stand, arrays and objects as canonical JSON.
+func (d *Decoder) bareText(f *schemas.Field, raw []byte, v *Value) *fault {
+	switch c := raw[0]; {
+	case c == '{' || c == '[':
+		text, err := d.canonicalText(raw, false, 0)
+		if err != nil {
+			return textFault(f.Name, raw, err)
+		}
+		*v = Value{Valid: true, Bytes: text}
+		return nil
+	case string(raw) == "true" || string(raw) == "false" || isJSONNumber(raw):
+		*v = Value{Valid: true, Bytes: raw}
+		return nil
+	}
+	return textFault(f.Name, raw, errMalformed)
+}
+
+// canonicalText returns the canonical JSON of a value that stands inside depth objects, on top of the arena.
+func (d *Decoder) canonicalText(raw []byte, plain bool, depth int) ([]byte, error) {
+	top := len(d.arena)
+	if plain {
+		d.arena = appendQuoted(d.arena, raw)
+	} else {
+		var err error
+		if d.arena, err = d.canonical.append(d.arena, raw, depth); err != nil {
+			return nil, err
+		}
+	}
+	return d.arena[top:len(d.arena):len(d.arena)], nil
+}
+
+// checkTime refuses a record without a usable time.
+func (d *Decoder) checkTime(v *Value) *fault {
+	name := d.fields[d.when].Name
+	switch {
+	case !v.Valid:
+		return &fault{reason: "missing_" + name, field: name, detail: "the record has no " + name}
+	case v.Int < earliestMicros:
+		return &fault{reason: name + "_out_of_range", field: name, detail: formatMicros(v.Int) + " is before 2010"}
+	case v.Int >= d.notAfter:
+		return &fault{
+			reason: name + "_out_of_range", field: name,
+			detail: formatMicros(v.Int) + " is not before " + formatMicros(d.notAfter),
+		}
+	}
+	return nil
+}
+
+func formatMicros(micros int64) string { return time.UnixMicro(micros).UTC().Format(time.RFC3339Nano) }
+
+// dropEqualLosers removes those of unused that lost their field to a key with the same value. A different value is drift.
+func (d *Decoder) dropEqualLosers(values []Value) {
+	d.unused = slices.DeleteFunc(d.unused, func(k *key) bool {
+		return k.field >= 0 && d.means(k.field, k.raw, k.plain, &values[k.field])
+	})
+	for _, k := range d.unused {
+		if k.field >= 0 {
+			d.names.countUnknown(k)
+		}
+	}
+}
+
+// fillExtra makes one canonical JSON object of the unused keys.
+func (d *Decoder) fillExtra(v *Value) *fault {
+	slices.SortFunc(d.unused, func(a, b *key) int { return strings.Compare(a.name, b.name) })
+	top := len(d.arena)
+	for i, k := range d.unused {
+		d.arena = append(d.arena, "{,"[min(i, 1)])
+		d.arena = append(d.arena, k.quoted...)
+		if _, err := d.canonicalText(k.raw, k.plain, 1); err != nil {
+			return &fault{reason: reasonBadExtra, field: k.name, detail: fmt.Sprintf("%q can't be kept: %v", excerpt(k.raw), err)}
+		}
+	}
+	d.arena = append(d.arena, '}')
+	*v = Value{Valid: true, Bytes: d.arena[top:len(d.arena):len(d.arena)]}
+	return nil
+}
+
+// fault is a Reject in the making.
+type fault struct{ reason, field, detail string }
+
+func (f *fault) reject(element []byte) *Reject {
+	return &Reject{Reason: f.reason, Field: f.field, Detail: f.detail, RawHash: RawHash(element)}
+}
+
+func badJSON(element []byte, i int) *fault {
+	return &fault{reason: reasonBadJSON, detail: fmt.Sprintf("the record is not valid JSON at byte %d, %q", i, excerpt(element[i:]))}
+}
+
+// textFault translates what is wrong with the text of a field.
+func textFault(field string, raw []byte, err error) *fault {
+	reason := reasonBadText
+	switch {
+	case errors.Is(err, errNUL):
+		reason = reasonNUL
+	case errors.Is(err, errInvalidUTF8):
+		reason = reasonInvalidUTF8
+	case errors.Is(err, errMalformed):
+		reason = reasonBadJSON
+	}
+	return &fault{reason: reason, field: field, detail: fmt.Sprintf("%q can't be kept: %v", excerpt(raw), err)}
+}

@@ -1,0 +1,37 @@
+package parquet
+
+import (
+	"context"
+	"io"
+	"iter"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+)
+
+// The external tests reach the mechanics below through these names.
+
+// SetStepHook has hook called before each step that changes the disk; its error makes the step fail.
+func (l *Lake) SetStepHook(hook func(step, name string) error) { l.before = hook }
+
+// WriteRows writes partition p's rows as one Parquet file to w.
+func (l *Lake) WriteRows(ctx context.Context, p pipeline.Partition, w io.Writer, rows iter.Seq2[*record.Row, error]) error {
+	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, p)}
+	_, err := fw.write(ctx, w, rows)
+	return err
+}
+
+// Sizes of batches and row groups.
+const (
+	BatchRows    = batchRows
+	RowGroupRows = rowGroupRows
+)
+
+// SumOf adds the numbers and returns the sum as text.
+func SumOf(numbers []record.Int128) string {
+	var s wideSum
+	for _, n := range numbers {
+		s.add(n)
+	}
+	return s.String()
+}

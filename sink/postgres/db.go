@@ -1,0 +1,257 @@
+// Package postgres keeps the ledger and publishes windows: one transaction replaces a window, its quarantine and its share of the
+// daily sums, fenced by the scope's lease. It is the only place with SQL at run time.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+	"github.com/pressly/goose/v3/lock"
+	"go.uber.org/zap"
+
+	"github.com/sdr-sync/sdr-sync/migrations"
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
+)
+
+// Config says which database, and how it is used.
+type Config struct {
+	URL   pipeline.Secret // libpq URL or key=value string
+	Lease time.Duration   // how long a lease lives without a heartbeat; 60 s if zero
+	Unit  pipeline.Unit   // length of a Parquet partition; month if empty
+	Log   *zap.Logger
+	Now   pipeline.Clock
+}
+
+// DB is an open database.
+type DB struct {
+	pool   *pgxpool.Pool
+	cfg    Config
+	stream *schemas.Stream
+	sdr    rowCodec
+}
+
+// ErrSchemaVersion says that the database schema and this program do not fit.
+var ErrSchemaVersion = errors.New("the database schema does not fit this program")
+
+// Open connects. It does not look at the schema; CheckSchema does.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	if cfg.Lease == 0 {
+		cfg.Lease = time.Minute
+	}
+	if cfg.Unit == "" {
+		cfg.Unit = pipeline.Month
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	poolCfg, err := pgxpool.ParseConfig(cfg.URL.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("read postgres.url: %w", err)
+	}
+	poolCfg.MaxConns = max(poolCfg.MaxConns, 12) // a publication, a heartbeat and a reader for each of some windows at once
+	conn := poolCfg.ConnConfig
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = 15 * time.Second
+	}
+	// Only what a transaction pooler lets through; the rest is set inside transactions.
+	for name, value := range map[string]string{"application_name": "sdr-sync", "timezone": "UTC"} {
+		if conn.RuntimeParams[name] == "" {
+			conn.RuntimeParams[name] = value
+		}
+	}
+	// After a failover the pool must not keep a node that can't write.
+	if conn.ValidateConnect == nil {
+		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, poolCfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	stream := schemas.SDR()
+	db := &DB{pool: pool, cfg: cfg, stream: stream, sdr: newRowCodec(stream)}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("reach the database: %w", err)
+	}
+	return db, nil
+}
+
+// Close closes every connection.
+func (db *DB) Close() { db.pool.Close() }
+
+// gooseTable stands in the program's own schema, so that nothing of ours is in public.
+const gooseTable = "sdr_sync.goose_db_version"
+
+func (db *DB) provider(sqlDB *sql.DB) (*goose.Provider, error) {
+	store, err := database.NewStore(database.DialectPostgres, gooseTable)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the migrations: %w", err)
+	}
+	// The session lock lets two programs migrate at once: the second waits, then finds nothing to do.
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return nil, fmt.Errorf("prepare the migrations: %w", err)
+	}
+	p, err := goose.NewProvider("", sqlDB, migrations.Files, goose.WithStore(store), goose.WithSessionLocker(locker))
+	if err != nil {
+		return nil, fmt.Errorf("prepare the migrations: %w", err)
+	}
+	return p, nil
+}
+
+// Migrate brings the schema to the newest version, or to version if it is not negative (0 takes everything back). It returns the
+// names of the migrations that ran.
+func (db *DB) Migrate(ctx context.Context, version int64) ([]string, error) {
+	sqlDB := stdlib.OpenDBFromPool(db.pool)
+	defer sqlDB.Close()
+	// Goose's own table needs the schema before the first migration. Two programs may get here at once.
+	if _, err := db.pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS sdr_sync"); err != nil && !isCode(err, "23505", "42P06") {
+		return nil, fmt.Errorf("create schema sdr_sync: %w", err)
+	}
+	p, err := db.provider(sqlDB)
+	if err != nil {
+		return nil, err
+	}
+	var results []*goose.MigrationResult
+	current, err := p.GetDBVersion(ctx)
+	switch {
+	case err != nil:
+	case version < 0:
+		results, err = p.Up(ctx)
+	case version < current:
+		results, err = p.DownTo(ctx, version)
+	default:
+		results, err = p.UpTo(ctx, version)
+	}
+	var names []string
+	for _, r := range results {
+		names = append(names, r.Source.Path)
+	}
+	if err != nil {
+		return names, fmt.Errorf("migrate the database: %w", err)
+	}
+	return names, nil
+}
+
+// CheckSchema fails with ErrSchemaVersion unless the database stands at this program's newest migration.
+func (db *DB) CheckSchema(ctx context.Context) error {
+	want, err := newestMigration()
+	if err != nil {
+		return err
+	}
+	var have int64
+	err = db.pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+gooseTable+" WHERE is_applied").Scan(&have)
+	if isCode(err, "42P01", "3F000") { // no such table or schema: never migrated
+		have, err = 0, nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	switch {
+	case have < want:
+		return fmt.Errorf("%w: it is at version %d and the program needs %d; run `sdr-sync migrate`", ErrSchemaVersion, have, want)
+	case have > want:
+		return fmt.Errorf("%w: it is at version %d and the program knows only %d; install the newer sdr-sync", ErrSchemaVersion, have, want)
+	}
+	return nil
+}
+
+func newestMigration() (int64, error) {
+	names, err := fs.Glob(migrations.Files, "*.sql")
+	if err != nil || len(names) == 0 {
+		return 0, fmt.Errorf("list the migrations: %w", err)
+	}
+	return goose.NumericComponent(names[len(names)-1])
+}
+
+// isCode tells whether err is a Postgres error with one of the SQLSTATE codes.
+func isCode(err error, codes ...string) bool {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return false
+	}
+	for _, c := range codes {
+		if pgErr.Code == c {
+			return true
+		}
+	}
+	return false
+}
+
+// transient tells whether the whole transaction may simply be tried again: the connection or the server went away, or Postgres asks
+// for a retry (serialization, deadlock, lock or connection limits, a node that became read-only).
+func transient(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "25006":
+			return true
+		}
+		return len(pgErr.Code) == 5 && pgErr.Code[:2] == "08"
+	}
+	var connectErr *pgconn.ConnectError
+	return errors.As(err, &connectErr) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) || isConnectionLoss(err)
+}
+
+// A client that died without closing must not hold a window's locks for hours, one that waits must not wait for ever, and sorting a
+// partition for export wants memory.
+const sessionSettings = `
+	SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL lock_timeout = '2min';
+	SET LOCAL jit = off; SET LOCAL work_mem = '128MB'`
+
+// inTx runs do in one transaction that is rolled back unless do returns nil.
+func (db *DB) inTx(ctx context.Context, opts pgx.TxOptions, do func(pgx.Tx) error) error {
+	tx, err := db.pool.BeginTx(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	defer func() {
+		// A cancelled context must not keep the rollback from reaching the server.
+		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = tx.Rollback(rollback)
+	}()
+	if _, err := tx.Exec(ctx, sessionSettings); err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	if err := do(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return &commitError{err}
+	}
+	return nil
+}
+
+// commitError marks an error of COMMIT itself: the transaction may have been committed all the same.
+type commitError struct{ err error }
+
+func (e *commitError) Error() string { return fmt.Sprintf("commit: %v", e.err) }
+func (e *commitError) Unwrap() error { return e.err }
+
+// CreateWriterLogin creates a login that may do what sdr_sync_writer may, and no more. It has no password: peer authentication lets
+// it in.
+func (db *DB) CreateWriterLogin(ctx context.Context, name string) error {
+	login := pgx.Identifier{name}.Sanitize()
+	if _, err := db.pool.Exec(ctx, "CREATE ROLE "+login+" LOGIN"); err != nil && !isCode(err, "42710", "23505") {
+		return fmt.Errorf("create the login %s: %w", name, err)
+	}
+	if _, err := db.pool.Exec(ctx, "GRANT sdr_sync_writer TO "+login); err != nil {
+		return fmt.Errorf("grant sdr_sync_writer to %s: %w", name, err)
+	}
+	return nil
+}

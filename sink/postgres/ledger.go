@@ -1,0 +1,250 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+)
+
+// Run is one execution of the program.
+type Run struct {
+	ID       int64
+	Command  string
+	Version  string
+	Host     string
+	PID      int
+	Started  time.Time
+	Finished time.Time
+	ExitCode int
+	Outcome  string
+}
+
+// StartRun stores a run and returns its id.
+func (db *DB) StartRun(ctx context.Context, r Run) (int64, error) {
+	var id int64
+	err := db.pool.QueryRow(ctx, `
+		INSERT INTO sdr_sync.run (command, program_version, host, pid, started_at) VALUES ($1, $2, $3, $4, $5) RETURNING run_id`,
+		r.Command, r.Version, r.Host, r.PID, r.Started).Scan(&id)
+	return id, wrap(err, "store the run")
+}
+
+// FinishRun stores how a run ended.
+func (db *DB) FinishRun(ctx context.Context, id int64, exitCode int, outcome string) error {
+	_, err := db.pool.Exec(ctx, "UPDATE sdr_sync.run SET finished_at = $2, exit_code = $3, outcome = $4 WHERE run_id = $1",
+		id, db.cfg.Now(), exitCode, outcome)
+	return wrap(err, "store the end of the run")
+}
+
+const windowColumns = `
+	window_id, stream, site, region, unit, from_date, to_date, generation, records, missing_amounts, digest, hash_version,
+	quarantined, quarantine_digest, coalesce(job_row, 0), coalesce(job_created_at, '-infinity'::timestamptz),
+	coalesce(published_at, '-infinity'::timestamptz), coalesce(checked_at, '-infinity'::timestamptz),
+	(SELECT count(*) FROM sdr_sync.restatement r WHERE r.window_id = w.window_id)`
+
+func scanWindow(row pgx.CollectableRow) (w pipeline.WindowState, err error) {
+	var stream, digest, quarantineDigest string
+	var records, quarantined int64
+	var from, to time.Time
+	var created, published, checked optionalTime
+	err = row.Scan(&w.ID, &stream, &w.Scope.Site, &w.Scope.Region, &w.Unit, &from, &to, &w.Generation, &records, &w.MissingAmounts,
+		&digest, &w.HashVersion, &quarantined, &quarantineDigest, &w.JobRow, &created, &published, &checked, &w.RestatementCount)
+	if err != nil {
+		return w, err
+	}
+	w.From, w.To = dateOf(from), dateOf(to)
+	w.JobCreatedAt, w.PublishedAt, w.CheckedAt = created.Time, published.Time, checked.Time
+	if w.Records, err = record.ParseDigest(digest, records); err != nil {
+		return w, err
+	}
+	w.Quarantined, err = record.ParseDigest(quarantineDigest, quarantined)
+	return w, err
+}
+
+// Windows lists the scope's windows that are not retired, by From.
+func (db *DB) Windows(ctx context.Context, stream string, scope pipeline.Scope) ([]pipeline.WindowState, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT `+windowColumns+` FROM sdr_sync.window w
+		WHERE stream = $1 AND site = $2 AND region = $3 AND retired_at IS NULL ORDER BY from_date`, stream, scope.Site, scope.Region)
+	if err != nil {
+		return nil, wrap(err, "list windows of %s", scope)
+	}
+	windows, err := pgx.CollectRows(rows, scanWindow)
+	return windows, wrap(err, "list windows of %s", scope)
+}
+
+// Scopes lists the scopes that have windows or jobs in the ledger.
+func (db *DB) Scopes(ctx context.Context, stream string) ([]pipeline.Scope, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT DISTINCT site, region FROM sdr_sync.window WHERE stream = $1 AND retired_at IS NULL ORDER BY 1, 2`, stream)
+	if err != nil {
+		return nil, wrap(err, "list scopes")
+	}
+	scopes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s pipeline.Scope, err error) {
+		err = row.Scan(&s.Site, &s.Region)
+		return s, err
+	})
+	return scopes, wrap(err, "list scopes")
+}
+
+// jobColumns of sdr_sync.job AS j.
+const jobColumns = `
+	j.job_row, j.run_id, j.stream, j.site, j.region, j.unit, j.from_date, j.to_date, j.job_id, j.request, j.created_at, j.state, j.progress,
+	j.pages, j.records, j.quarantined, j.landed_bytes, coalesce(j.ready_at, '-infinity'::timestamptz),
+	coalesce(j.landed_at, '-infinity'::timestamptz), coalesce(j.note, '')`
+
+func scanJob(row pgx.CollectableRow) (j pipeline.Job, err error) {
+	var request []byte
+	var from, to time.Time
+	var ready, landed optionalTime
+	err = row.Scan(&j.Row, &j.RunID, &j.Stream, &j.Window.Scope.Site, &j.Window.Scope.Region, &j.Window.Unit, &from, &to, &j.ID, &request,
+		&j.CreatedAt, &j.State, &j.Progress, &j.Pages, &j.Records, &j.Quarantined, &j.LandedBytes, &ready, &landed, &j.Note)
+	if err != nil {
+		return j, err
+	}
+	j.CreatedAt = j.CreatedAt.UTC()
+	j.Window.From, j.Window.To, j.ReadyAt, j.LandedAt = dateOf(from), dateOf(to), ready.Time, landed.Time
+	return j, json.Unmarshal(request, &j.Request)
+}
+
+// LiveJobs lists the scope's jobs in state open or landed, newest first.
+func (db *DB) LiveJobs(ctx context.Context, stream string, scope pipeline.Scope) ([]pipeline.Job, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT `+jobColumns+` FROM sdr_sync.job j
+		WHERE stream = $1 AND site = $2 AND region = $3 AND state IN ('open', 'landed') ORDER BY job_row DESC`, stream, scope.Site, scope.Region)
+	if err != nil {
+		return nil, wrap(err, "list jobs of %s", scope)
+	}
+	jobs, err := pgx.CollectRows(rows, scanJob)
+	return jobs, wrap(err, "list jobs of %s", scope)
+}
+
+// Job reads one job.
+func (db *DB) Job(ctx context.Context, jobRow int64) (pipeline.Job, error) {
+	rows, err := db.pool.Query(ctx, "SELECT "+jobColumns+" FROM sdr_sync.job j WHERE job_row = $1", jobRow)
+	if err != nil {
+		return pipeline.Job{}, wrap(err, "read job %d", jobRow)
+	}
+	job, err := pgx.CollectExactlyOneRow(rows, scanJob)
+	return job, wrap(err, "read job %d", jobRow)
+}
+
+// SaveJob stores a new job and returns it with its row number.
+func (db *DB) SaveJob(ctx context.Context, j pipeline.Job) (pipeline.Job, error) {
+	request, err := json.Marshal(j.Request)
+	if err != nil {
+		return j, wrap(err, "encode the request of job %s", j.ID)
+	}
+	err = db.pool.QueryRow(ctx, `
+		INSERT INTO sdr_sync.job (run_id, stream, site, region, unit, from_date, to_date, job_id, request, created_at, state)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING job_row`,
+		j.RunID, j.Stream, j.Window.Scope.Site, j.Window.Scope.Region, j.Window.Unit, dateArg(j.Window.From), dateArg(j.Window.To),
+		j.ID, string(request), j.CreatedAt, j.State).Scan(&j.Row)
+	return j, wrap(err, "store job %s", j.ID)
+}
+
+// UpdateJob stores state, progress, counts, times and note of a job.
+func (db *DB) UpdateJob(ctx context.Context, j pipeline.Job) error {
+	_, err := db.pool.Exec(ctx, updateJob, updateJobArgs(j, db.cfg.Now(), nil, nil)...)
+	return wrap(err, "store the state of job %d", j.Row)
+}
+
+const updateJob = `
+	UPDATE sdr_sync.job SET state = $2, progress = $3, pages = $4, records = $5, quarantined = $6, landed_bytes = $7,
+		ready_at = $8, landed_at = $9, note = nullif($10, ''), window_id = $12, generation = $13,
+		finished_at = CASE WHEN $2 IN ('open', 'landed') THEN NULL ELSE $11::timestamptz END
+	WHERE job_row = $1`
+
+func updateJobArgs(j pipeline.Job, now time.Time, windowID *int64, generation *int) []any {
+	return []any{
+		j.Row, j.State, j.Progress, j.Pages, j.Records, j.Quarantined, j.LandedBytes, timeArg(j.ReadyAt), timeArg(j.LandedAt), j.Note, now,
+		windowID, generation,
+	}
+}
+
+// Pace is what the ledger's history says about a scope's jobs. Zero values mean that there is no history.
+type Pace struct {
+	PagesPerDay    float64       // pages per file date
+	SecondsPerPage float64       // of draining
+	JobWait        time.Duration // from create to success
+}
+
+// Pace averages the scope's last 20 landed jobs.
+func (db *DB) Pace(ctx context.Context, stream string, scope pipeline.Scope) (Pace, error) {
+	var p Pace
+	var wait float64
+	err := db.pool.QueryRow(ctx, `
+		SELECT coalesce(sum(pages) / nullif(sum(to_date - from_date), 0), 0)::float8,
+			coalesce(sum(extract(epoch FROM landed_at - ready_at)) / nullif(sum(pages), 0), 0)::float8,
+			coalesce(avg(extract(epoch FROM ready_at - created_at)), 0)::float8
+		FROM (SELECT * FROM sdr_sync.job WHERE stream = $1 AND site = $2 AND region = $3 AND landed_at IS NOT NULL AND ready_at IS NOT NULL
+			ORDER BY job_row DESC LIMIT 20) last`, stream, scope.Site, scope.Region).Scan(&p.PagesPerDay, &p.SecondsPerPage, &wait)
+	p.JobWait = time.Duration(wait * float64(time.Second))
+	return p, wrap(err, "read the history of %s", scope)
+}
+
+func dateOf(t time.Time) pipeline.Date   { return record.DateOf(t, time.UTC) }
+func dateArg(d pipeline.Date) time.Time  { return d.Time(time.UTC) }
+func monthArg(d pipeline.Date) time.Time { return d.Month().Time(time.UTC) }
+
+// timeArg turns the zero time into NULL.
+func timeArg(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// PublishedJob is a job with the generation that it became.
+type PublishedJob struct {
+	Job        pipeline.Job
+	WindowID   int64
+	Generation int
+}
+
+// UnsettledJobs lists the jobs behind the scope's current generations. Their landing files are kept as evidence; a run killed right
+// after COMMIT may not have come to that.
+func (db *DB) UnsettledJobs(ctx context.Context, stream string, scope pipeline.Scope) ([]PublishedJob, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT w.window_id, w.generation, `+jobColumns+`
+		FROM sdr_sync.window w JOIN sdr_sync.job j USING (job_row)
+		WHERE w.stream = $1 AND w.site = $2 AND w.region = $3 AND w.retired_at IS NULL ORDER BY w.window_id`, stream, scope.Site, scope.Region)
+	if err != nil {
+		return nil, wrap(err, "list published jobs of %s", scope)
+	}
+	jobs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p PublishedJob, err error) {
+		p.Job, err = scanJob(prefixed{row, []any{&p.WindowID, &p.Generation}})
+		return p, err
+	})
+	return jobs, wrap(err, "list published jobs of %s", scope)
+}
+
+// prefixed scans further columns in front of those that a scan function knows.
+type prefixed struct {
+	pgx.CollectableRow
+	first []any
+}
+
+func (p prefixed) Scan(dest ...any) error { return p.CollectableRow.Scan(append(p.first, dest...)...) }
+
+// WantedLanding returns the rows of the jobs whose landing files are still needed: live jobs, and the newest job of a window if it was
+// refused, as evidence.
+func (db *DB) WantedLanding(ctx context.Context) (map[int64]bool, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT job_row FROM sdr_sync.job j WHERE state IN ('open', 'landed') OR state = 'refused' AND NOT EXISTS (
+			SELECT FROM sdr_sync.job n
+			WHERE n.stream = j.stream AND n.site = j.site AND n.region = j.region AND n.from_date = j.from_date AND n.job_row > j.job_row)`)
+	if err != nil {
+		return nil, wrap(err, "list jobs with landing files")
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	wanted := map[int64]bool{}
+	for _, id := range ids {
+		wanted[id] = true
+	}
+	return wanted, wrap(err, "list jobs with landing files")
+}

@@ -1,0 +1,178 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+)
+
+// LastRun returns the newest run.
+func (db *DB) LastRun(ctx context.Context) (Run, bool, error) {
+	var r Run
+	var finished optionalTime
+	err := db.pool.QueryRow(ctx, `
+		SELECT run_id, command, program_version, host, pid, started_at, coalesce(finished_at, '-infinity'::timestamptz), coalesce(exit_code, 0),
+			coalesce(outcome, '')
+		FROM sdr_sync.run ORDER BY run_id DESC LIMIT 1`).Scan(&r.ID, &r.Command, &r.Version, &r.Host, &r.PID, &r.Started, &finished, &r.ExitCode, &r.Outcome)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r, false, nil
+	}
+	r.Started, r.Finished = r.Started.UTC(), finished.Time
+	return r, err == nil, wrap(err, "read the last run")
+}
+
+// QuarantineFilter chooses quarantined records. Zero fields choose all; Limit is 100 if zero.
+type QuarantineFilter struct {
+	WindowID int64
+	Reason   string
+	Limit    int
+}
+
+// QuarantineEntry is one quarantined record.
+type QuarantineEntry struct {
+	WindowID int64     `json:"window_id"`
+	RawHash  string    `json:"raw_hash"`
+	Ordinal  int       `json:"ordinal"`
+	JobRow   int64     `json:"job_row"`
+	Page     int       `json:"page"`
+	Position int       `json:"position"`
+	Reason   string    `json:"reason"`
+	Field    string    `json:"field"`
+	Detail   string    `json:"detail"`
+	Raw      string    `json:"raw"` // as sent; bytes that are no UTF-8 are escaped in JSON output
+	At       time.Time `json:"quarantined_at"`
+}
+
+const quarantineColumns = "window_id, raw_hash::text, ordinal, job_row, page, position, reason, field, detail, raw, quarantined_at"
+
+func scanQuarantine(row pgx.CollectableRow) (e QuarantineEntry, err error) {
+	var raw []byte
+	err = row.Scan(&e.WindowID, &e.RawHash, &e.Ordinal, &e.JobRow, &e.Page, &e.Position, &e.Reason, &e.Field, &e.Detail, &raw, &e.At)
+	e.Raw = string(raw)
+	return e, err
+}
+
+// Quarantine lists quarantined records, and says how many the filter chooses in all.
+func (db *DB) Quarantine(ctx context.Context, f QuarantineFilter) (entries []QuarantineEntry, total int64, err error) {
+	if f.Limit <= 0 {
+		f.Limit = 100
+	}
+	const where = " FROM sdr_sync.quarantine WHERE ($1::bigint = 0 OR window_id = $1) AND ($2::text = '' OR reason = $2)"
+	if err := db.pool.QueryRow(ctx, "SELECT count(*)"+where, f.WindowID, f.Reason).Scan(&total); err != nil {
+		return nil, 0, wrap(err, "count the quarantine")
+	}
+	rows, err := db.pool.Query(ctx, "SELECT "+quarantineColumns+where+" ORDER BY window_id, page, position LIMIT $3", f.WindowID, f.Reason, f.Limit)
+	if err != nil {
+		return nil, 0, wrap(err, "list the quarantine")
+	}
+	entries, err = pgx.CollectRows(rows, scanQuarantine)
+	return entries, total, wrap(err, "list the quarantine")
+}
+
+// Quarantined returns one quarantined record, nil if there is none of that hash in the window.
+func (db *DB) Quarantined(ctx context.Context, windowID int64, rawHash string) (*QuarantineEntry, error) {
+	rows, err := db.pool.Query(ctx, "SELECT "+quarantineColumns+" FROM sdr_sync.quarantine WHERE window_id = $1 AND raw_hash::text = $2 ORDER BY ordinal LIMIT 1", windowID, rawHash)
+	if err != nil {
+		return nil, wrap(err, "read the quarantine")
+	}
+	e, err := pgx.CollectExactlyOneRow(rows, scanQuarantine)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return &e, wrap(err, "read the quarantine")
+}
+
+// ClientEnvironment returns the environment that makes psql and its kin connect to url.
+func ClientEnvironment(url pipeline.Secret) ([]string, error) {
+	cfg, err := pgx.ParseConfig(url.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("read postgres.url: %w", err)
+	}
+	env := []string{
+		"PGHOST=" + cfg.Host, "PGPORT=" + strconv.Itoa(int(cfg.Port)), "PGDATABASE=" + cfg.Database, "PGUSER=" + cfg.User, "PGAPPNAME=sdr-sync psql",
+	}
+	if cfg.Password != "" {
+		env = append(env, "PGPASSWORD="+cfg.Password)
+	}
+	if cfg.TLSConfig != nil && !cfg.TLSConfig.InsecureSkipVerify {
+		env = append(env, "PGSSLMODE=verify-full")
+	}
+	return env, nil
+}
+
+// CheckPrivileges tells whether the login may do what publishing needs.
+func (db *DB) CheckPrivileges(ctx context.Context) error {
+	var user string
+	var ok bool
+	err := db.pool.QueryRow(ctx, `
+		SELECT current_user, has_table_privilege('billing.sdr', 'INSERT') AND has_table_privilege('sdr_sync.window', 'UPDATE')
+			AND has_function_privilege('sdr_sync.ensure_partition(date)', 'EXECUTE')
+			AND has_database_privilege(current_database(), 'TEMPORARY')`).Scan(&user, &ok)
+	if err == nil && !ok {
+		err = fmt.Errorf("the login %s may not write; run as a superuser: GRANT sdr_sync_writer TO %s", user, pgx.Identifier{user}.Sanitize())
+	}
+	return wrap(err, "check privileges")
+}
+
+// Query runs a read-only query and returns its columns and rows as text.
+func (db *DB) Query(ctx context.Context, query string, args ...any) (columns []string, rows [][]string, err error) {
+	err = db.inTx(ctx, snapshot, func(tx pgx.Tx) error {
+		result, err := tx.Query(ctx, query, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
+		if err != nil {
+			return err
+		}
+		defer result.Close()
+		for _, f := range result.FieldDescriptions() {
+			columns = append(columns, f.Name)
+		}
+		for result.Next() {
+			var row []string
+			for _, v := range result.RawValues() {
+				row = append(row, string(v))
+			}
+			rows = append(rows, row)
+		}
+		return result.Err()
+	})
+	return columns, rows, wrap(err, "query")
+}
+
+// FactorTotal is the exact sum of one factor over everything that is published.
+type FactorTotal struct {
+	Records int64
+	Sum     string // plain decimal, trimmed
+}
+
+// Totals sums billing.sdr by factor.
+func (db *DB) Totals(ctx context.Context) (map[string]FactorTotal, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT coalesce(accumulate_factor_name, ''), count(*), trim_scale(coalesce(sum(accumulate_factor_value), 0))::text FROM billing.sdr GROUP BY 1`)
+	if err != nil {
+		return nil, wrap(err, "sum the records")
+	}
+	totals := map[string]FactorTotal{}
+	var name string
+	var t FactorTotal
+	_, err = pgx.ForEachRow(rows, []any{&name, &t.Records, &t.Sum}, func() error {
+		totals[name] = t
+		return nil
+	})
+	return totals, wrap(err, "sum the records")
+}
+
+// DropDatabase drops a database, connections to it included; url names another one of the same server.
+func DropDatabase(ctx context.Context, url pipeline.Secret, name string) error {
+	conn, err := pgx.Connect(ctx, url.Reveal())
+	if err != nil {
+		return wrap(err, "drop database %s", name)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+	return wrap(err, "drop database %s", name)
+}

@@ -1,0 +1,455 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+)
+
+// Publish carries out r in one transaction, or nothing of it. It tries again after errors that ask for it; rows are then read from
+// the landing files once more.
+func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.Outcome, error) {
+	if err := db.ensurePartitions(ctx, r); err != nil {
+		return nil, err
+	}
+	const tries = 5
+	for try := 1; ; try++ {
+		outcomes, err := db.publishOnce(ctx, r)
+		if err == nil {
+			return outcomes, nil
+		}
+		var lost *commitError
+		if errors.As(err, &lost) && ctx.Err() == nil {
+			// The answer to COMMIT is lost: the ledger knows whether it happened.
+			committed, readErr := db.committed(ctx, r)
+			if readErr != nil {
+				return nil, errors.Join(err, readErr)
+			}
+			if committed {
+				return outcomes, nil
+			}
+		}
+		if !transient(err) || try == tries || ctx.Err() != nil {
+			return nil, err
+		}
+		db.cfg.Log.Warn("publication is tried again", zap.Int("try", try), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(time.Duration(try*try) * 200 * time.Millisecond):
+		}
+	}
+}
+
+// ensurePartitions creates the missing partitions in transactions of their own, so that no publication holds their locks.
+func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) error {
+	months := map[pipeline.Date]bool{}
+	for _, p := range r.Publish {
+		for date := range p.UsageDates {
+			months[date.Month()] = true
+		}
+	}
+	for _, month := range slices.Sorted(maps.Keys(months)) {
+		if _, err := db.pool.Exec(ctx, "SELECT sdr_sync.ensure_partition($1)", monthArg(month)); err != nil {
+			return wrap(err, "create the partition for %s", month.MonthString())
+		}
+	}
+	return nil
+}
+
+// committed tells whether the publication whose COMMIT answer was lost took place: its jobs are then at their end in the ledger.
+func (db *DB) committed(ctx context.Context, r pipeline.Replacement) (bool, error) {
+	for _, p := range r.Publish {
+		job, err := db.Job(ctx, p.Job.Row)
+		if err != nil {
+			return false, wrap(err, "learn what became of window %s", p.Job.Window)
+		}
+		if job.State != pipeline.StatePublished && job.State != pipeline.StateUnchanged {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes []pipeline.Outcome, err error) {
+	err = db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		touched := touchedDates{}
+		for _, old := range r.Retire {
+			if err := db.retire(ctx, tx, old, touched); err != nil {
+				return err
+			}
+		}
+		for _, p := range r.Publish {
+			outcome, err := db.publishWindow(ctx, tx, r, p, touched)
+			if err != nil {
+				return fmt.Errorf("publish window %s: %w", p.Job.Window, err)
+			}
+			outcomes = append(outcomes, outcome)
+		}
+		// Last, so that rows that several publications want are locked for as short as can be, and always in the same order.
+		if err := db.markDirty(ctx, tx, r, touched); err != nil {
+			return err
+		}
+		return db.fence(ctx, tx, r.Stream, r.Scope, r.LeaseToken)
+	})
+	return outcomes, err
+}
+
+// touchedDates are the usage dates whose rows a transaction changed, per site.
+type touchedDates map[string]map[pipeline.Date]bool
+
+func (t touchedDates) add(site string, d pipeline.Date) {
+	if t[site] == nil {
+		t[site] = map[pipeline.Date]bool{}
+	}
+	t[site][d] = true
+}
+
+func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, touched touchedDates) (pipeline.Outcome, error) {
+	w := p.Job.Window
+	old, found, err := lockWindow(ctx, tx, r.Stream, w)
+	if err != nil {
+		return pipeline.Outcome{}, err
+	}
+	job := p.Job
+	job.Records, job.Quarantined = p.Records.Count, p.Quarantined.Count
+	if found && old.HashVersion == record.HashVersion && old.Records == p.Records && old.Quarantined == p.Quarantined {
+		outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation, Unchanged: true, ToBefore: old.To}
+		if r.Replay {
+			return outcome, nil
+		}
+		job.State = pipeline.StateUnchanged
+		_, err := tx.Exec(ctx, `
+			UPDATE sdr_sync.window SET to_date = $2, job_created_at = $3, checked_at = $4 WHERE window_id = $1`,
+			old.ID, dateArg(w.To), job.CreatedAt, db.cfg.Now())
+		if err != nil {
+			return outcome, wrap(err, "note the check")
+		}
+		_, err = tx.Exec(ctx, updateJob, updateJobArgs(job, db.cfg.Now(), &old.ID, nil)...)
+		return outcome, wrap(err, "store the end of job %d", job.Row)
+	}
+	if had, got := old.Records.Count, p.Records.Count; !r.AcceptShrink && len(r.Retire) == 0 && had > 0 && (got == 0 || float64(got) < r.MinRatio*float64(had)) {
+		return pipeline.Outcome{}, &pipeline.ShrinkError{Window: w, Had: had, Got: got}
+	}
+	if !found {
+		err := tx.QueryRow(ctx, `
+			INSERT INTO sdr_sync.window (stream, site, region, unit, from_date, to_date, hash_version) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			RETURNING window_id`, r.Stream, w.Scope.Site, w.Scope.Region, w.Unit, dateArg(w.From), dateArg(w.To), record.HashVersion).Scan(&old.ID)
+		if err != nil {
+			return pipeline.Outcome{}, wrap(err, "store the window")
+		}
+		old.Window = w
+	}
+	outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation + 1, ToBefore: old.To}
+
+	before, err := factorSums(ctx, tx, old.ID)
+	if err != nil {
+		return outcome, err
+	}
+	if old.Records.Count == 0 {
+		outcome.Inserted, err = db.load(ctx, tx, "billing.sdr", old.ID, p)
+		for date := range p.UsageDates {
+			touched.add(w.Scope.Site, date)
+		}
+	} else {
+		outcome.Inserted, outcome.Deleted, err = db.merge(ctx, tx, old.ID, p, touched)
+	}
+	if err != nil {
+		return outcome, err
+	}
+	if got := old.Records.Count + outcome.Inserted - outcome.Deleted; got != p.Records.Count {
+		return outcome, fmt.Errorf("the table would hold %d records of the window and %d were landed: this is a defect, please report it", got, p.Records.Count)
+	}
+	if outcome.Inserted+outcome.Deleted > 0 {
+		if err := replaceRollup(ctx, tx, old.ID); err != nil {
+			return outcome, err
+		}
+	}
+	if old.Quarantined != p.Quarantined {
+		if err := replaceQuarantine(ctx, tx, old.ID, p); err != nil {
+			return outcome, err
+		}
+	}
+	if old.Generation > 0 {
+		outcome.Restated = true
+		if err := logRestatement(ctx, tx, r, p, old, outcome, before); err != nil {
+			return outcome, err
+		}
+	}
+	unknown, err := json.Marshal(p.UnknownFields)
+	if err != nil {
+		return outcome, wrap(err, "encode unknown fields")
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE sdr_sync.window SET unit = $2, to_date = $3, generation = $4, records = $5, missing_amounts = $6, digest = $7, hash_version = $8,
+			quarantined = $9, quarantine_digest = $10, usage_months = $11, unknown_fields = nullif($12::jsonb, '{}'), job_row = $13,
+			job_created_at = $14, published_at = $15, checked_at = $15
+		WHERE window_id = $1`,
+		old.ID, w.Unit, dateArg(w.To), outcome.Generation, p.Records.Count, p.MissingAmounts, p.Records.Sum(), record.HashVersion,
+		p.Quarantined.Count, p.Quarantined.Sum(), usageMonths(p.UsageDates), string(unknown), job.Row, job.CreatedAt, db.cfg.Now())
+	if err != nil {
+		return outcome, wrap(err, "store the generation")
+	}
+	job.State = pipeline.StatePublished
+	_, err = tx.Exec(ctx, updateJob, updateJobArgs(job, db.cfg.Now(), &outcome.WindowID, &outcome.Generation)...)
+	return outcome, wrap(err, "store the end of job %d", job.Row)
+}
+
+// lockWindow reads the window that begins where w does, and keeps it until the transaction ends.
+func lockWindow(ctx context.Context, tx pgx.Tx, stream string, w pipeline.Window) (old pipeline.WindowState, found bool, err error) {
+	rows, err := tx.Query(ctx, `
+		SELECT `+windowColumns+` FROM sdr_sync.window w
+		WHERE stream = $1 AND site = $2 AND region = $3 AND from_date = $4 AND retired_at IS NULL FOR UPDATE`,
+		stream, w.Scope.Site, w.Scope.Region, dateArg(w.From))
+	if err != nil {
+		return old, false, wrap(err, "read the window")
+	}
+	old, err = pgx.CollectExactlyOneRow(rows, scanWindow)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return old, false, nil
+	}
+	return old, err == nil, wrap(err, "read the window")
+}
+
+// load streams the publication's rows into table and proves that they are the ones that were surveyed.
+func (db *DB) load(ctx context.Context, tx pgx.Tx, table string, windowID int64, p pipeline.Publication) (int64, error) {
+	var seen record.Digest
+	n, err := copyIn(ctx, tx, "COPY "+table+" ("+db.sdr.columns+") FROM STDIN (FORMAT binary)", p.Rows,
+		func(dst []byte, row *record.Row) ([]byte, error) {
+			seen.Add(row.Hash)
+			return db.sdr.appendTuple(dst, windowID, row)
+		})
+	if err != nil {
+		return 0, wrap(err, "load records")
+	}
+	if n != p.Records.Count || seen != p.Records {
+		return 0, fmt.Errorf("load records: %d rows with %s were loaded, %s were landed: the landing file changed underneath; run again", n, seen, p.Records)
+	}
+	return n, nil
+}
+
+// merge makes the window's rows equal to the publication's: rows that are equal on both sides are not touched.
+func (db *DB) merge(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline.Publication, touched touchedDates) (inserted, deleted int64, err error) {
+	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE incoming (LIKE billing.sdr) ON COMMIT DROP"); err != nil {
+		return 0, 0, wrap(err, "create the table of incoming records")
+	}
+	if _, err := db.load(ctx, tx, "pg_temp.incoming", windowID, p); err != nil {
+		return 0, 0, err
+	}
+	if _, err := tx.Exec(ctx, "ANALYZE pg_temp.incoming"); err != nil { // without it the anti-join below may be planned 5 times slower
+		return 0, 0, wrap(err, "analyse incoming records")
+	}
+	// Rows can only vanish in the usage months that the window had; naming them lets the planner leave other partitions alone.
+	var low, high time.Time
+	err = tx.QueryRow(ctx, `
+		SELECT min(m), (max(m) + interval '1 month')::date FROM sdr_sync.window, unnest(usage_months) m WHERE window_id = $1`, windowID).Scan(&low, &high)
+	if err != nil {
+		return 0, 0, wrap(err, "read the usage months")
+	}
+	changes := func(statement string, args ...any) (total int64, err error) {
+		rows, err := tx.Query(ctx, statement, args...)
+		if err != nil {
+			return 0, err
+		}
+		var site string
+		var date time.Time
+		var n int64
+		_, err = pgx.ForEachRow(rows, []any{&site, &date, &n}, func() error {
+			touched.add(site, dateOf(date))
+			total += n
+			return nil
+		})
+		return total, err
+	}
+	deleted, err = changes(`
+		WITH gone AS (
+			DELETE FROM billing.sdr s
+			WHERE s.window_id = $1 AND s.usage_date >= $2 AND s.usage_date < $3 AND NOT EXISTS (
+				SELECT FROM pg_temp.incoming i WHERE i.record_key = s.record_key AND i.ordinal = s.ordinal AND i.usage_date = s.usage_date)
+			RETURNING s.site, s.usage_date)
+		SELECT site, usage_date, count(*) FROM gone GROUP BY 1, 2`, windowID, low, high)
+	if err != nil {
+		return 0, 0, wrap(err, "delete vanished records")
+	}
+	inserted, err = changes(`
+		WITH come AS (
+			INSERT INTO billing.sdr (`+db.sdr.columns+`)
+			SELECT `+db.sdr.columns+` FROM pg_temp.incoming i WHERE NOT EXISTS (
+				SELECT FROM billing.sdr s WHERE s.window_id = $1 AND s.usage_date >= $2 AND s.usage_date < $3
+					AND s.record_key = i.record_key AND s.ordinal = i.ordinal AND s.usage_date = i.usage_date)
+			RETURNING site, usage_date)
+		SELECT site, usage_date, count(*) FROM come GROUP BY 1, 2`, windowID, low, high)
+	if err != nil {
+		return 0, 0, wrap(err, "insert new records")
+	}
+	_, err = tx.Exec(ctx, "DROP TABLE pg_temp.incoming") // another window of this transaction may need the name
+	return inserted, deleted, wrap(err, "drop the table of incoming records")
+}
+
+// replaceRollup computes the window's share of the daily sums anew.
+func replaceRollup(ctx context.Context, tx pgx.Tx, windowID int64) error {
+	const dimensions = `window_id, usage_date, site, region_code, domain_id, project_id, enterprise_project_id, cloud_service_type_code,
+		resource_type_code, resource_spec_code, accumulate_factor_name, record_type`
+	if _, err := tx.Exec(ctx, "DELETE FROM sdr_sync.usage_rollup WHERE window_id = $1", windowID); err != nil {
+		return wrap(err, "replace the daily sums")
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO sdr_sync.usage_rollup (`+dimensions+`, records, missing_amounts, accumulate_factor_value)
+		SELECT `+dimensions+`, count(*), count(*) - count(accumulate_factor_value), coalesce(sum(accumulate_factor_value), 0)
+		FROM billing.sdr WHERE window_id = $1 GROUP BY `+dimensions, windowID)
+	return wrap(err, "replace the daily sums")
+}
+
+func replaceQuarantine(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline.Publication) error {
+	if _, err := tx.Exec(ctx, "DELETE FROM sdr_sync.quarantine WHERE window_id = $1", windowID); err != nil {
+		return wrap(err, "replace the quarantine")
+	}
+	if p.Quarantined.Count == 0 {
+		return nil
+	}
+	var seen record.Digest
+	n, err := copyIn(ctx, tx, `
+		COPY sdr_sync.quarantine (window_id, raw_hash, ordinal, job_row, page, position, reason, field, detail, raw) FROM STDIN (FORMAT binary)`,
+		p.Rejects, func(dst []byte, r pipeline.Rejected) ([]byte, error) {
+			seen.Add(r.RawHash)
+			dst = append(dst, 0, 10)
+			dst = appendField(appendBigint(dst, windowID), r.RawHash[:])
+			dst = appendBigint(appendInteger(dst, r.Ordinal), p.Job.Row)
+			dst = appendInteger(appendInteger(dst, int32(r.Page)), int32(r.Position))
+			return appendField(appendText(appendText(appendText(dst, r.Reason), r.Field), r.Detail), r.Raw), nil
+		})
+	if err != nil {
+		return wrap(err, "fill the quarantine")
+	}
+	if n != p.Quarantined.Count || seen != p.Quarantined {
+		return fmt.Errorf("fill the quarantine: %d records with %s went in, %s were landed: the landing file changed underneath; run again", n, seen, p.Quarantined)
+	}
+	return nil
+}
+
+// retire takes a window's rows away; other windows of the same transaction bring them back as theirs.
+func (db *DB) retire(ctx context.Context, tx pgx.Tx, old pipeline.WindowState, touched touchedDates) error {
+	var dates []time.Time
+	if err := tx.QueryRow(ctx, "SELECT coalesce(array_agg(DISTINCT usage_date), '{}') FROM sdr_sync.usage_rollup WHERE window_id = $1", old.ID).Scan(&dates); err != nil {
+		return wrap(err, "retire window %s", old.Window)
+	}
+	for _, d := range dates {
+		touched.add(old.Scope.Site, dateOf(d))
+	}
+	for _, statement := range []string{
+		"DELETE FROM billing.sdr WHERE window_id = $1",
+		"DELETE FROM sdr_sync.usage_rollup WHERE window_id = $1",
+		"DELETE FROM sdr_sync.quarantine WHERE window_id = $1",
+	} {
+		if _, err := tx.Exec(ctx, statement, old.ID); err != nil {
+			return wrap(err, "retire window %s", old.Window)
+		}
+	}
+	tag, err := tx.Exec(ctx, "UPDATE sdr_sync.window SET retired_at = $3 WHERE window_id = $1 AND generation = $2 AND retired_at IS NULL", old.ID, old.Generation, db.cfg.Now())
+	if err == nil && tag.RowsAffected() != 1 {
+		err = errors.New("it changed meanwhile; run again")
+	}
+	return wrap(err, "retire window %s", old.Window)
+}
+
+// markDirty raises the dirty_seq of every Parquet partition that holds a touched date.
+func (db *DB) markDirty(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, touched touchedDates) error {
+	for _, site := range slices.Sorted(maps.Keys(touched)) {
+		starts := map[pipeline.Date]bool{}
+		for date := range touched[site] {
+			if db.cfg.Unit == pipeline.Month {
+				date = date.Month()
+			}
+			starts[date] = true
+		}
+		for _, from := range slices.Sorted(maps.Keys(starts)) {
+			_, err := tx.Exec(ctx, `
+				INSERT INTO sdr_sync.partition AS p (stream, site, from_date, unit) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (stream, site, from_date) DO UPDATE SET dirty_seq = p.dirty_seq + 1`, r.Stream, site, dateArg(from), db.cfg.Unit)
+			if err != nil {
+				return wrap(err, "mark the partition %s of %s", from, site)
+			}
+		}
+	}
+	return nil
+}
+
+// factorSums returns a window's exact sum per factor.
+func factorSums(ctx context.Context, tx pgx.Tx, windowID int64) (map[string]string, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT coalesce(accumulate_factor_name, ''), trim_scale(sum(accumulate_factor_value))::text
+		FROM sdr_sync.usage_rollup WHERE window_id = $1 GROUP BY 1`, windowID)
+	if err != nil {
+		return nil, wrap(err, "sum the factors")
+	}
+	sums := map[string]string{}
+	var name, sum string
+	_, err = pgx.ForEachRow(rows, []any{&name, &sum}, func() error {
+		sums[name] = sum
+		return nil
+	})
+	return sums, wrap(err, "sum the factors")
+}
+
+// amountChange is one factor's exact sum before and after a restatement.
+type amountChange struct {
+	Before string `json:"before"`
+	After  string `json:"after"`
+	Change string `json:"change"`
+}
+
+func logRestatement(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, old pipeline.WindowState, outcome pipeline.Outcome, before map[string]string) error {
+	after, err := factorSums(ctx, tx, old.ID)
+	if err != nil {
+		return err
+	}
+	changes := map[string]amountChange{}
+	for _, sums := range []map[string]string{before, after} {
+		for name := range sums {
+			if before[name] != after[name] {
+				changes[name] = changeOf(before[name], after[name])
+			}
+		}
+	}
+	amounts, err := json.Marshal(changes)
+	if err != nil {
+		return wrap(err, "encode the restatement")
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO sdr_sync.restatement (window_id, generation, run_id, job_row, inserted, deleted, records_before, records_after, digest_before,
+			digest_after, to_date_before, to_date_after, amounts)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		old.ID, outcome.Generation, r.RunID, p.Job.Row, outcome.Inserted, outcome.Deleted, old.Records.Count, p.Records.Count,
+		old.Records.Sum(), p.Records.Sum(), dateArg(old.To), dateArg(p.Job.Window.To), string(amounts))
+	return wrap(err, "log the restatement")
+}
+
+func changeOf(before, after string) amountChange {
+	b, _ := new(big.Rat).SetString(cmp.Or(before, "0"))
+	a, _ := new(big.Rat).SetString(cmp.Or(after, "0"))
+	return amountChange{Before: before, After: after, Change: a.Sub(a, b).FloatString(12)}
+}
+
+func usageMonths(dates map[pipeline.Date]int64) []time.Time {
+	months := map[pipeline.Date]bool{}
+	for d := range dates {
+		months[d.Month()] = true
+	}
+	out := make([]time.Time, 0, len(months))
+	for _, m := range slices.Sorted(maps.Keys(months)) {
+		out = append(out, monthArg(m))
+	}
+	return out
+}

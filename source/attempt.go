@@ -1,0 +1,208 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+)
+
+// failure is why one attempt failed, and what may be done about it.
+type failure struct {
+	err          error
+	again        bool          // another attempt may do better
+	late         bool          // the attempt's time was over
+	wait         time.Duration // what the vendor asks to wait
+	busy         bool          // the vendor has too many calls: 429
+	unauthorised *http.Request // the request whose credentials the vendor refused: 401
+}
+
+// attempt sends req once and reads the whole answer, within the timeout.
+func (t *Transport) attempt(ctx context.Context, req *Request, target *url.URL, timeout time.Duration) (Response, *failure) {
+	sent, err := newRequest(ctx, req, target)
+	if err != nil {
+		return Response{}, &failure{err: req.wrap(err)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var wrote atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) {
+			// A verified handshake proves that the endpoint is right, however slow its first answer.
+			if _, secure := c.Conn.(*tls.Conn); secure {
+				t.markReached(target)
+			}
+		},
+		WroteHeaders: func() { wrote.Store(true) },
+	})
+	resp, err := t.connections().RoundTrip(sent.WithContext(traced))
+	if err != nil {
+		if wrote.Load() {
+			req.lost()
+		}
+		return Response{}, &failure{
+			err:   req.wrap(unreachable(ctx, target, timeout, err)),
+			again: !isPermanent(err),
+			late:  ctx.Err() != nil,
+		}
+	}
+	defer func() { _ = resp.Body.Close() }() // a connection given up, or read to its end
+	t.markReached(target)
+	if status := resp.StatusCode; !req.accepts(status) && status/100 != 2 {
+		return Response{}, t.refusal(req, sent, resp)
+	}
+	answer, err := t.read(resp)
+	if err == nil {
+		err = req.inspect(&answer, sent)
+	}
+	if err == nil {
+		return answer, nil
+	}
+	answer.Release()
+	req.lost()
+	again := !errors.Is(err, ErrBodyTooLarge) && !errors.Is(err, errEncoding)
+	if ctx.Err() != nil {
+		err = unreachable(ctx, target, timeout, err)
+	}
+	return Response{}, &failure{err: req.wrap(fmt.Errorf("status %d: %w", resp.StatusCode, err)), again: again, late: ctx.Err() != nil}
+}
+
+// newRequest builds and signs what one attempt sends.
+func newRequest(ctx context.Context, req *Request, target *url.URL) (*http.Request, error) {
+	sent, err := http.NewRequestWithContext(ctx, req.Method, req.URL, bytes.NewReader(req.Body))
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(sent.Header, req.Header.Clone())
+	sent.Header.Set("User-Agent", "sdr-sync")
+	// Inflating costs more than loopback does.
+	if isLoopback(target) {
+		sent.Header.Set("Accept-Encoding", "identity")
+	} else {
+		sent.Header.Set("Accept-Encoding", "gzip")
+	}
+	if req.Auth.Sign != nil {
+		err = req.Auth.Sign(sent)
+	}
+	return sent, err
+}
+
+func (t *Transport) markReached(target *url.URL) {
+	if _, ok := t.reached.Load(target.Host); !ok {
+		t.reached.Store(target.Host, struct{}{})
+	}
+}
+
+// unreachable says that the network failed an attempt, and where. ctx is the attempt's.
+func unreachable(ctx context.Context, target *url.URL, timeout time.Duration, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("no whole answer within %s", timeout.Round(time.Millisecond))
+	}
+	return fmt.Errorf("reach %s: %w", target.Host, err)
+}
+
+// isPermanent tells whether connecting fails the same way next time: the other side is not who it should be, or speaks no TLS.
+func isPermanent(err error) bool {
+	var untrusted *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
+	return errors.As(err, &untrusted) || errors.As(err, &plain) || errors.Is(err, http.ErrSchemeMismatch)
+}
+
+func (r *Request) accepts(status int) bool {
+	if len(r.Accept) == 0 {
+		return status == http.StatusOK
+	}
+	return slices.Contains(r.Accept, status)
+}
+
+func (r *Request) lost() {
+	if r.Lost != nil {
+		r.Lost()
+	}
+}
+
+// inspect tells what makes an answer improper.
+func (r *Request) inspect(answer *Response, sent *http.Request) error {
+	if !r.accepts(answer.Status) {
+		return errors.New("answer has another status than the documented one")
+	}
+	if r.JSON {
+		answer.Body = bytes.TrimPrefix(answer.Body, []byte("\xef\xbb\xbf"))
+		if err := record.Validate(answer.Body); err != nil {
+			return notJSON(concealer(r, sent), answer.Body, err)
+		}
+	}
+	if r.Check == nil {
+		return nil
+	}
+	if err := r.Check(answer.Body); err != nil {
+		return errors.New(concealer(r, sent).Replace(err.Error()))
+	}
+	return nil
+}
+
+// notJSON quotes what came instead, but for what began as JSON: that is cut data.
+func notJSON(hide *strings.Replacer, body []byte, err error) error {
+	text := string(bytes.TrimSpace(body))
+	if text == "" {
+		return errors.New("answer is empty where JSON is due")
+	}
+	if strings.ContainsRune("{[", rune(text[0])) {
+		return fmt.Errorf("answer is no whole JSON: %w", err)
+	}
+	return fmt.Errorf("answer is %q where JSON is due", excerpt(hide, text))
+}
+
+// refusal turns an answer with a status that is none of ours into a failure.
+func (t *Transport) refusal(req *Request, sent *http.Request, resp *http.Response) *failure {
+	var body []byte
+	if r, done, err := t.decoded(resp, resp.Body); err == nil {
+		body, _ = io.ReadAll(io.LimitReader(r, 64<<10)) // what can be had of it: the status alone says enough
+		done()
+	}
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusRequestTimeout {
+		req.lost()
+	}
+	f := &failure{
+		err:   newStatusError(req, sent, resp, body),
+		again: isTransient(resp.StatusCode),
+		busy:  resp.StatusCode == http.StatusTooManyRequests,
+	}
+	switch {
+	case f.again:
+		f.wait = retryAfter(resp.Header, time.Now())
+	case resp.StatusCode == http.StatusUnauthorized:
+		f.unauthorised = sent
+	}
+	return f
+}
+
+// retryAfter reads a Retry-After of seconds or of a date, which is compared with the server's own clock if it tells it.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	const longest = 365 * 24 * time.Hour
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(text, 10, 64); err == nil {
+		return time.Duration(min(seconds, uint64(longest/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	if server, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = server
+	}
+	return min(max(at.Sub(now), 0), longest)
+}

@@ -1,0 +1,4 @@
+package esm
+
+// ParsePage is parsePage, for the fuzzer.
+var ParsePage = parsePage
