@@ -175,6 +175,20 @@ func TestGivesUp(t *testing.T) {
 	})
 }
 
+func TestLastTryCutShortDoesNotHideTheCause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int64
+		transport, end := bubble(t, source.Config{RetryFor: 30 * time.Second}, answers(&calls, status(503, ""),
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		defer end()
+		_, err := transport.Do(t.Context(), get("http://127.0.0.1/"))
+		if got, want := fmt.Sprint(err), "gave up after 2 tries in 30s: GET things/…: status 503"; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
+}
+
 func TestStatusErrorReadsVendorBodies(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ body, want string }{

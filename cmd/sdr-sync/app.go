@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ type app struct {
 	scopeTexts []string // --scope
 	today      string   // --today
 	verbose    bool
+	cpuProfile string
 
 	cfg *Config
 	log *zap.Logger
@@ -65,13 +67,15 @@ Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration)
 	flags.StringVarP(&a.output, "output", "o", "text", "form of results on standard output: text or json")
 	flags.StringArrayVar(&a.scopeTexts, "scope", nil, "only this scope, SITE/REGION, or SITE for every scope of it (may be repeated)")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
+	flags.StringVar(&a.cpuProfile, "cpuprofile", "", "write a CPU profile to this file")
+	_ = flags.MarkHidden("cpuprofile")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if a.output != "text" && a.output != "json" {
 			return withCode(exitUsage, fmt.Errorf("--output %q: want text or json", a.output))
 		}
 		a.log = a.newLog()
-		return nil
+		return a.startProfile()
 	}
 	root.AddCommand(
 		a.initCommand(), a.doctorCommand(), a.migrateCommand(), a.backfillCommand(), a.nightlyCommand(), a.statusCommand(), a.verifyCommand(),
@@ -80,6 +84,18 @@ Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration)
 	)
 	usageErrors(root)
 	return root
+}
+
+// startProfile begins the CPU profile that --cpuprofile asks for; execute ends it.
+func (a *app) startProfile() error {
+	if a.cpuProfile == "" {
+		return nil
+	}
+	f, err := os.Create(a.cpuProfile)
+	if err != nil {
+		return withCode(exitUsage, err)
+	}
+	return pprof.StartCPUProfile(f)
 }
 
 // usageErrors makes wrong arguments of any command exit 2.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 )
 
@@ -40,6 +41,7 @@ func execute(ctx context.Context, args []string, stdin, stdout, stderr *os.File)
 			code = exitInternal
 		}
 	}()
+	defer pprof.StopCPUProfile()
 	root := a.commands()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -291,8 +291,9 @@ func (d *Decoder) note(k *key, raw []byte, plain bool) *fault {
 	default:
 		rival := d.slots[k.field]
 		switch {
-		case rival == nil || rival.record != d.record:
-			d.slots[k.field] = k
+		case rival == nil || rival.record != d.record, string(rival.raw) == "null":
+			d.slots[k.field] = k // null says nothing, under whatever name: it never hides a value
+		case string(raw) == "null":
 		case k.own && !rival.own:
 			d.slots[k.field] = k
 			d.unused, d.lost = append(d.unused, rival), true

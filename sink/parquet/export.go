@@ -87,11 +87,8 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	err = l.exportPartitions(ctx, f, store, opt, states, manifest, &sum)
 	l.prune(manifest, states)
 	// The manifest tells the truth even if a partition failed: those before it are in place and marked.
-	if _, merr := l.writeManifest(f, manifest); merr != nil {
-		return sum, errors.Join(err, merr)
-	}
-	if err != nil {
-		return sum, err
+	if err := errors.Join(err, l.writeManifest(f, manifest)); err != nil {
+		return sum, errors.Join(err, f.clear(l.staging())) // a half file would fill a full disk
 	}
 	return sum, l.refuseForeign(f, states)
 }

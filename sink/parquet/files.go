@@ -112,25 +112,25 @@ func (f *files) remove(name string) error {
 }
 
 // replace writes text as the file's whole content, through a staged file. Equal content leaves the file untouched.
-func (f *files) replace(staged, name string, text []byte) (changed bool, err error) {
+func (f *files) replace(staged, name string, text []byte) error {
 	old, err := f.root.ReadFile(name)
 	if err == nil && string(old) == string(text) {
-		return false, nil
+		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+		return err
 	}
 	file, err := f.create(staged)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if _, err := file.Write(text); err != nil {
-		return false, errors.Join(err, file.Close())
+		return errors.Join(err, file.Close())
 	}
 	if err := f.sync(file); err != nil {
-		return false, err
+		return err
 	}
-	return true, f.rename(staged, name)
+	return f.rename(staged, name)
 }
 
 // clear removes what an interrupted export left in staging.

@@ -2,6 +2,7 @@ package parquet
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"iter"
 
@@ -20,6 +21,9 @@ func (l *Lake) WriteRows(ctx context.Context, p pipeline.Partition, w io.Writer,
 	_, err := fw.write(ctx, w, rows)
 	return err
 }
+
+// NewStickyWriter returns the writer that remembers its first error.
+func NewStickyWriter(w io.Writer) io.Writer { return &stickyWriter{w: w, hash: sha256.New()} }
 
 // Sizes of batches and row groups.
 const (

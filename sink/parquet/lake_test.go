@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -612,6 +613,38 @@ func TestLinksLeadNowhere(t *testing.T) {
 	}
 	if got := tree(t, outside); len(got) != 0 {
 		t.Errorf("files were written outside: %v", slices.Collect(maps.Keys(got)))
+	}
+}
+
+func TestLakeOnItsOwnMount(t *testing.T) {
+	t.Parallel()
+	lake := open(t, filepath.Join(t.TempDir(), "lake"))
+	lake.SetStepHook(func(step, name string) error {
+		if step == "rename" { // what the kernel says there
+			return &os.LinkError{Op: "renameat", Old: name, New: name, Err: syscall.EXDEV}
+		}
+		return nil
+	})
+	_, err := lake.Export(t.Context(), twoSites(), parquet.ExportOptions{})
+	if !errors.Is(err, syscall.EXDEV) || !strings.Contains(err.Error(), "parquet.dir") || !strings.Contains(err.Error(), filepath.Join(lake.Dir(), "lake")) {
+		t.Errorf("got %v, want it to name parquet.dir and a folder to use", err)
+	}
+}
+
+func TestFailedExportLeavesNoStagedFile(t *testing.T) {
+	t.Parallel()
+	lake, store := open(t, filepath.Join(t.TempDir(), "lake")), twoSites()
+	lake.SetStepHook(func(step, name string) error {
+		if step == "rename" && strings.HasSuffix(name, marchFile) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if _, err := lake.Export(t.Context(), store, parquet.ExportOptions{}); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want %v", err, syscall.ENOSPC)
+	}
+	if got := slices.Sorted(maps.Keys(tree(t, lake.Dir()+".staging"))); !slices.Equal(got, []string{"lock"}) {
+		t.Errorf("staging holds %v: on a full disk that would stay", got)
 	}
 }
 

@@ -110,16 +110,15 @@ func (l *Lake) readManifest(f *files, lakeID string) (m *Manifest, problem error
 	return fresh, nil
 }
 
-func (l *Lake) writeManifest(f *files, m *Manifest) (changed bool, err error) {
+func (l *Lake) writeManifest(f *files, m *Manifest) error {
 	text, err := encodeJSON(m)
 	if err != nil {
-		return false, fmt.Errorf("write manifest: %w", err)
+		return fmt.Errorf("write manifest: %w", err)
 	}
-	changed, err = f.replace(l.staging()+"/manifest.json", l.manifestPath(), text)
-	if err != nil {
-		return false, fmt.Errorf("write manifest %s: %w", l.manifestPath(), l.explainRename(err))
+	if err := f.replace(l.staging()+"/manifest.json", l.manifestPath(), text); err != nil {
+		return fmt.Errorf("write manifest %s: %w", l.manifestPath(), l.explainRename(err))
 	}
-	return changed, nil
+	return nil
 }
 
 // readIdentity returns lake.json, or nil if there is none. One that contradicts the configuration is ErrLakeMismatch.
@@ -165,7 +164,7 @@ func (l *Lake) writeIdentity(f *files, lakeID string) error {
 	if err != nil {
 		return fmt.Errorf("write lake identity: %w", err)
 	}
-	if _, err := f.replace(l.staging()+"/lake.json", l.identityPath(), text); err != nil {
+	if err := f.replace(l.staging()+"/lake.json", l.identityPath(), text); err != nil {
 		return fmt.Errorf("write lake identity %s: %w", l.identityPath(), l.explainRename(err))
 	}
 	return nil

@@ -205,6 +205,20 @@ func TestWriteErrorsAreNeverSwallowed(t *testing.T) {
 	}
 }
 
+func TestFirstErrorSticks(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	w := parquet.NewStickyWriter(&failOnce{w: &out, k: 2})
+	for i, want := range []error{nil, errDisk, errDisk, errDisk} {
+		if _, err := w.Write([]byte("x")); !errors.Is(err, want) {
+			t.Errorf("write %d: got %v, want %v", i+1, err, want)
+		}
+	}
+	if out.String() != "x" {
+		t.Errorf("got %q: something was written after the error", out.String())
+	}
+}
+
 // columnBounds are the least and greatest value of a column in a row group, as bytes that compare in its order.
 type columnBounds struct {
 	min, max []byte

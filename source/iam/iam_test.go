@@ -52,12 +52,17 @@ func (c *clock) Advance(d time.Duration) {
 // vendor is an IAM that counts and numbers its tokens.
 type vendor struct {
 	asked    atomic.Int64
+	outage   atomic.Int64     // how many more calls are answered 503
 	answer   http.HandlerFunc // instead of a token, if set
 	describe func() string    // the body's times
 }
 
 func (v *vendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := v.asked.Add(1)
+	if v.outage.Add(-1) >= 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	if v.answer != nil {
 		v.answer(w, r)
 		return
@@ -286,16 +291,9 @@ func TestRefusalIsFinal(t *testing.T) {
 func TestOutageIsRetriedAndNotFinal(t *testing.T) {
 	t.Parallel()
 	v := &vendor{}
-	v.answer = func(w http.ResponseWriter, r *http.Request) {
-		if v.asked.Load() < 3 {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
-		}
-		v.answer = nil
-		v.ServeHTTP(w, r)
-	}
+	v.outage.Store(2)
 	client := newClient(t, v, nil, source.Config{RetryFor: 10 * time.Second})
-	if got := token(t, client); got != "token-4" {
+	if got := token(t, client); got != "token-3" {
 		t.Errorf("token is %s, want the one of the first good answer", got)
 	}
 }
@@ -306,7 +304,7 @@ func TestOutageAtRenewalLeavesTheOldToken(t *testing.T) {
 	v := &vendor{}
 	client := newClient(t, v, now.Now, source.Config{})
 	token(t, client)
-	v.answer = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	v.outage.Store(1 << 40)
 	now.Advance(24*time.Hour - 29*time.Minute)
 	if got := token(t, client); got != "token-1" {
 		t.Errorf("token is %s", got)
@@ -319,7 +317,7 @@ func TestOutageAtRenewalLeavesTheOldToken(t *testing.T) {
 	if got, err := client.Token(t.Context()); err == nil || errors.Is(err, pipeline.ErrCredentials) {
 		t.Errorf("Token = %s, %v after the old one's end, want an outage", got.Reveal(), err)
 	}
-	v.answer = nil
+	v.outage.Store(0)
 	if got := token(t, client); got == "token-1" {
 		t.Error("the ended token came back")
 	}

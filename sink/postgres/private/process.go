@@ -152,11 +152,12 @@ func (s *Server) spawn(ctx context.Context) error {
 	if err = errors.Join(err, log.Close()); err != nil {
 		return err
 	}
+	s.log.Debug("launched the private Postgres", zap.Int("pid", pid))
 	if err := s.awaitReady(ctx, pid); err != nil {
 		if text := s.logSince(size); strings.Contains(text, "postmaster.pid") || strings.Contains(text, "shared memory block") {
 			err = fmt.Errorf("%w: %w", errStillRunning, err)
 		}
-		return err
+		return errors.Join(err, s.end(pid)) // nobody can have joined it: the start lock is ours
 	}
 	s.log.Info("started the private Postgres", zap.String("data_dir", s.dataDir), zap.Int("pid", pid), zap.Duration("took", time.Since(begin)))
 	return nil
@@ -265,18 +266,26 @@ func (s *Server) stop() error {
 	if err != nil || !r.alive {
 		return err
 	}
+	return s.end(r.pid)
+}
+
+// end shuts a server down and waits for its end.
+func (s *Server) end(pid int) error {
 	begin := time.Now()
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} { // "fast", then "immediate" shutdown
-		if err := syscall.Kill(r.pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("signal server %d: %w", r.pid, err)
+		if !alive(pid) {
+			return nil
 		}
-		if awaitEnd(r.pid) {
-			s.log.Info("stopped the private Postgres", zap.String("data_dir", s.dataDir), zap.Int("pid", r.pid),
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal server %d: %w", pid, err)
+		}
+		if awaitEnd(pid) {
+			s.log.Info("stopped the private Postgres", zap.String("data_dir", s.dataDir), zap.Int("pid", pid),
 				zap.Bool("immediate", signal == syscall.SIGQUIT), zap.Duration("took", time.Since(begin)))
 			return nil
 		}
 	}
-	return fmt.Errorf("server %d does not end; %s", r.pid, s.quoteLog())
+	return fmt.Errorf("server %d does not end; %s", pid, s.quoteLog())
 }
 
 // awaitEnd waits for the process to end, for stopWait at most, and tells whether it did.
