@@ -18,7 +18,8 @@ BEGIN
             END;
         END IF;
     END LOOP;
-    IF NOT pg_has_role(current_user, 'sdr_sync_owner', 'MEMBER') THEN
+    -- From version 16 on, who creates a role is a member of it but may not act as it.
+    IF NOT pg_has_role(current_user, 'sdr_sync_owner', CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
         EXECUTE format('GRANT sdr_sync_owner TO %I', current_user);
     END IF;
     -- Temporary tables carry a window's changes; PUBLIC may have lost the right to make them.
@@ -26,7 +27,11 @@ BEGIN
         EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO sdr_sync_writer', current_database());
     END IF;
     IF NOT pg_has_role('sdr_sync_writer', 'sdr_sync_reader', 'MEMBER') THEN
-        GRANT sdr_sync_reader TO sdr_sync_writer;
+        BEGIN
+            GRANT sdr_sync_reader TO sdr_sync_writer;
+        EXCEPTION
+            WHEN unique_violation OR internal_error THEN NULL; -- "tuple concurrently updated": another database's migration did it
+        END;
     END IF;
 END
 $$;

@@ -118,12 +118,17 @@ DECLARE
     name CONSTANT text := 'sdr_' || to_char(first_day, 'YYYY_MM');
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('sdr_sync.ensure_partition', 0));
+    IF EXISTS (SELECT FROM sdr_sync.archived_month WHERE usage_month = first_day) THEN
+        RAISE EXCEPTION 'usage month % is archived, and a window to be published has records of it', to_char(first_day, 'YYYY-MM')
+            USING HINT = format('As sdr_sync_owner: SELECT sdr_sync.restore_month(%L);', first_day);
+    END IF;
     IF to_regclass(format('billing.%I', name)) IS NOT NULL THEN
         RETURN;
     END IF;
     -- The check spares ATTACH the scan; ATTACH, unlike CREATE ... PARTITION OF, lets readers of the parent go on.
     EXECUTE format('CREATE TABLE billing.%I (LIKE billing.sdr INCLUDING ALL, CHECK (usage_date >= %L AND usage_date < %L))',
         name, first_day, next_month);
+    EXECUTE format('COMMENT ON TABLE billing.%I IS %L', name, to_char(first_day, '"Usage month "YYYY-MM" of billing.sdr."'));
     EXECUTE format('ALTER TABLE billing.sdr ATTACH PARTITION billing.%I FOR VALUES FROM (%L) TO (%L)', name, first_day, next_month);
 END
 $$;
@@ -132,6 +137,56 @@ COMMENT ON FUNCTION sdr_sync.ensure_partition(date) IS
     'Creates and attaches the partition of billing.sdr for a usage month, if it is missing, without locking readers out.';
 REVOKE ALL ON FUNCTION sdr_sync.ensure_partition(date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION sdr_sync.ensure_partition(date) TO sdr_sync_writer;
+
+CREATE TABLE sdr_sync.archived_month (
+    usage_month date PRIMARY KEY,
+    archived_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE sdr_sync.archived_month IS 'Usage months whose partition is detached from billing.sdr; their Parquet files and daily sums stay.';
+COMMENT ON COLUMN sdr_sync.archived_month.usage_month IS 'First day of the month.';
+COMMENT ON COLUMN sdr_sync.archived_month.archived_at IS 'When it was archived.';
+
+-- Archiving is the owner's: nobody else may take records away from readers.
+-- +goose StatementBegin
+CREATE FUNCTION sdr_sync.archive_month(month date) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    first_day CONSTANT date := date_trunc('month', month)::date;
+    next_month CONSTANT date := (date_trunc('month', month) + interval '1 month')::date;
+    name CONSTANT text := 'sdr_' || to_char(first_day, 'YYYY_MM');
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('sdr_sync.ensure_partition', 0));
+    EXECUTE format('ALTER TABLE billing.sdr DETACH PARTITION billing.%I', name); -- waits for publications under way
+    IF EXISTS (SELECT FROM sdr_sync.partition WHERE stream = 'sdr' AND from_date >= first_day AND from_date < next_month AND dirty_seq > exported_seq) THEN
+        RAISE EXCEPTION 'usage month % has records that are not in Parquet yet', to_char(first_day, 'YYYY-MM') USING HINT = 'Run: sdr-sync export';
+    END IF;
+    INSERT INTO sdr_sync.archived_month (usage_month) VALUES (first_day);
+    RETURN format('billing.%I', name);
+END
+$$;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE FUNCTION sdr_sync.restore_month(month date) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    first_day CONSTANT date := date_trunc('month', month)::date;
+    next_month CONSTANT date := (date_trunc('month', month) + interval '1 month')::date;
+    name CONSTANT text := 'sdr_' || to_char(first_day, 'YYYY_MM');
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('sdr_sync.ensure_partition', 0));
+    DELETE FROM sdr_sync.archived_month WHERE usage_month = first_day;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'usage month % is not archived', to_char(first_day, 'YYYY-MM');
+    END IF;
+    EXECUTE format('ALTER TABLE billing.sdr ATTACH PARTITION billing.%I FOR VALUES FROM (%L) TO (%L)', name, first_day, next_month);
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION sdr_sync.archive_month(date) IS
+    'Detaches a usage month from billing.sdr, once all of it is in Parquet, and returns the table that now stands alone.';
+COMMENT ON FUNCTION sdr_sync.restore_month(date) IS 'Attaches an archived usage month again; its table must be there, with all its rows.';
+REVOKE ALL ON FUNCTION sdr_sync.archive_month(date), sdr_sync.restore_month(date) FROM PUBLIC;
+GRANT SELECT ON sdr_sync.archived_month TO sdr_sync_writer;
 
 CREATE TABLE sdr_sync.usage_rollup (
     window_id bigint NOT NULL REFERENCES sdr_sync.window,
@@ -203,6 +258,6 @@ RESET ROLE;
 
 -- +goose Down
 DROP VIEW billing.usage_daily;
-DROP TABLE sdr_sync.usage_rollup;
-DROP FUNCTION sdr_sync.ensure_partition(date);
+DROP TABLE sdr_sync.usage_rollup, sdr_sync.archived_month;
+DROP FUNCTION sdr_sync.ensure_partition(date), sdr_sync.archive_month(date), sdr_sync.restore_month(date);
 DROP TABLE billing.sdr;

@@ -112,6 +112,7 @@ type PartitionState struct {
 	DirtySeq    int64
 	ExportedSeq int64
 	File        FileFacts
+	Archived    bool // its rows are no longer in the database: the file is all there is, and must never be written again
 }
 
 // FileFacts are what the ledger pins of an exported file.

@@ -56,8 +56,12 @@ func PlanReslice(scope Scope, existing []WindowState, ask Ask, unit Unit) [][]Pl
 	var groups [][]Planned
 	for month := ask.From.Month(); month < min(ask.To, ask.Today); month = month.AddMonths(1) {
 		old := within(existing, month)
-		monthEnd := min(month.AddMonths(1), ask.Today)
-		if len(old) == 0 || sliced(old, unit, month, monthEnd) {
+		if len(old) == 0 {
+			continue
+		}
+		// With Today set back, what replaces the old windows must still reach as far as they do.
+		monthEnd := max(min(month.AddMonths(1), ask.Today), old[len(old)-1].To)
+		if sliced(old, unit, month, monthEnd) {
 			continue
 		}
 		var group []Planned

@@ -276,7 +276,7 @@ func (a *app) openLake() (*parquet.Lake, error) {
 	}
 	return parquet.Open(parquet.Config{
 		Dir: a.cfg.Parquet.Dir, Stream: schemas.SDR(), Unit: a.cfg.Parquet.Partition, DomainID: a.cfg.ESM.DomainID,
-		SourceZone: a.cfg.Sync.SourceTimezone.String(), Log: a.log, LockWait: time.Minute,
+		SourceZone: a.cfg.Sync.SourceTimezone.String(), Log: a.log, LockWait: 10 * time.Minute,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -88,6 +89,17 @@ func (a *app) checkDatabase(ctx context.Context, check func(string, string, erro
 		where = "private Postgres"
 		dir, version, err := private.Binaries()
 		if !check(where, fmt.Sprintf("server %d in %s", version, dir), err) {
+			return
+		}
+		dataDir := a.cfg.Postgres.DataDir
+		if dataDir == "" {
+			if dataDir, err = private.DefaultDataDir(); err != nil {
+				check(where, "", err)
+				return
+			}
+		}
+		if _, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
+			check(where, "the first run will make it in "+dataDir, nil)
 			return
 		}
 	}

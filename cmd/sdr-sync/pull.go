@@ -163,9 +163,31 @@ func (a *app) pull(ctx context.Context, p pull) error {
 				return err
 			}
 			r.report.addWindows(results)
+			if n := vendor.LostCreates(); n > 0 {
+				r.report.Notes = append(r.report.Notes, fmt.Sprintf("the answer to %d job creations was lost; each may have left an orphan job at the vendor, which is harmless", n))
+			}
+			if err := a.noteGaps(ctx, db, r.report, scopes); err != nil {
+				return err
+			}
 			return a.finishPull(ctx, db, lake, r, scopes, p, results)
 		})
 	})
+}
+
+// noteGaps says which file dates between published ones are missing: a nightly run heals only what its lookback meets.
+func (a *app) noteGaps(ctx context.Context, db *postgres.DB, r *report, scopes []pipeline.Scope) error {
+	for _, s := range scopes {
+		windows, err := db.Windows(ctx, streamSDR, s)
+		if err != nil {
+			return err
+		}
+		for i := 1; i < len(windows); i++ {
+			if from, to := windows[i-1].To, windows[i].From; from < to {
+				r.Notes = append(r.Notes, fmt.Sprintf("%s has nothing published for the file dates %s to %s (run sdr-sync backfill --from %s --to %s)", s, from, to-1, from, to-1))
+			}
+		}
+	}
+	return nil
 }
 
 func (a *app) engineConfig(r *runInfo, p pull, now pipeline.Clock, observe func(pipeline.Event)) pipeline.EngineConfig {
@@ -207,8 +229,10 @@ func (a *app) finishPull(ctx context.Context, db *postgres.DB, lake *parquet.Lak
 		}
 	}
 	failed = uniqueErrors(failed) // windows of one group share theirs
-	if ctx.Err() != nil {
-		return errors.Join(append(failed, context.Cause(ctx))...)
+	if cause := context.Cause(ctx); cause != nil {
+		// Every window under way failed for this one reason: said once, it reads better.
+		failed = slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, cause) || errors.Is(err, context.Canceled) })
+		return errors.Join(append(failed, cause)...)
 	}
 	exported, err := a.export(ctx, db, lake, scopes, false)
 	r.report.Export = &exported

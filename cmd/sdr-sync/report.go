@@ -19,6 +19,7 @@ type report struct {
 	Windows  []windowReport `json:"windows,omitempty"`
 	Export   *exportReport  `json:"export,omitempty"`
 	Verify   *verifyReport  `json:"verify,omitempty"`
+	Notes    []string       `json:"notes,omitempty"` // what a person should know though nothing failed
 	Seconds  float64        `json:"seconds"`
 	ExitCode exitCode       `json:"exit_code"`
 	Message  string         `json:"message"`
@@ -94,6 +95,9 @@ func (a *app) printReport(r *report) error {
 		for _, d := range v.Differences {
 			fmt.Fprintf(a.stdout, "  %s: %s\n    repair: %s\n", d.Where, d.What, d.Repair)
 		}
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintln(a.stdout, "note:", note)
 	}
 	if r.ExitCode == exitOK {
 		_, err := fmt.Fprintf(a.stdout, "%s: %s (%.1f s)\n", r.Command, r.Message, r.Seconds)

@@ -285,7 +285,7 @@ func (l *Lake) stage(
 	ctx context.Context, f *files, staged string, state pipeline.PartitionState, rows iter.Seq2[*record.Row, error],
 	progress func(p pipeline.Partition, rowsDone, rowsTotal int64),
 ) (Entry, error) {
-	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, state.Partition)}
+	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, state.Partition), group: rowGroupRows}
 	if progress != nil {
 		fw.progress = func(done int64) { progress(state.Partition, done, state.File.Rows) }
 	}

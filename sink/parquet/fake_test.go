@@ -110,16 +110,13 @@ func (s *fakeStore) MarkExported(_ context.Context, p pipeline.Partition, seq in
 func (s *fakeStore) publish(p pipeline.Partition, rows func(yield func(*record.Row) bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.parts, func(f *fakePartition) bool { return f.state.Partition == p })
-	if i < 0 {
+	if !slices.ContainsFunc(s.parts, func(f *fakePartition) bool { return f.state.Partition == p }) {
 		s.parts = append(s.parts, &fakePartition{state: pipeline.PartitionState{Partition: p}})
-		i = len(s.parts) - 1
 		slices.SortFunc(s.parts, func(a, b *fakePartition) int {
 			return cmp.Or(cmp.Compare(a.state.Site, b.state.Site), cmp.Compare(a.state.From, b.state.From))
 		})
-		i = slices.IndexFunc(s.parts, func(f *fakePartition) bool { return f.state.Partition == p })
 	}
-	f := s.parts[i]
+	f := s.find(p)
 	f.rows = rows
 	f.state.DirtySeq++
 	f.windows = []pipeline.PublishedWindow{{

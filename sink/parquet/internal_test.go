@@ -15,9 +15,9 @@ import (
 // SetStepHook has hook called before each step that changes the disk; its error makes the step fail.
 func (l *Lake) SetStepHook(hook func(step, name string) error) { l.before = hook }
 
-// WriteRows writes partition p's rows as one Parquet file to w.
+// WriteRows writes partition p's rows as one Parquet file to w, in row groups that are small enough to have several in a test.
 func (l *Lake) WriteRows(ctx context.Context, p pipeline.Partition, w io.Writer, rows iter.Seq2[*record.Row, error]) error {
-	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, p)}
+	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, p), group: SmallGroupRows}
 	_, err := fw.write(ctx, w, rows)
 	return err
 }
@@ -27,8 +27,9 @@ func NewStickyWriter(w io.Writer) io.Writer { return &stickyWriter{w: w, hash: s
 
 // Sizes of batches and row groups.
 const (
-	BatchRows    = batchRows
-	RowGroupRows = rowGroupRows
+	BatchRows      = batchRows
+	RowGroupRows   = rowGroupRows
+	SmallGroupRows = 2 * batchRows // of WriteRows
 )
 
 // SumOf adds the numbers and returns the sum as text.

@@ -66,9 +66,9 @@ func differences(t testing.TB, lake *parquet.Lake, store *fakeStore) string {
 func twoSites() *fakeStore {
 	s := &fakeStore{}
 	march, april, other := month("hcso-213", "2024-03"), month("hcso-213", "2024-04"), month("hcso-214", "2024-03")
-	s.publish(march, usage(march, 3000, 1))
+	s.publish(march, usage(march, 1000, 1))
 	s.publish(april, none)
-	s.publish(other, usage(other, 500, 2))
+	s.publish(other, usage(other, 50, 2))
 	return s
 }
 
@@ -194,10 +194,10 @@ func TestExport(t *testing.T) {
 	}
 	var progress []int64
 	sum := export(t, lake, store, parquet.ExportOptions{Progress: func(_ pipeline.Partition, done, _ int64) { progress = append(progress, done) }})
-	if len(sum.Exported) != 3 || sum.Clean != 0 || sum.Rows != 3500 || sum.LakeID != store.lakeID {
+	if len(sum.Exported) != 3 || sum.Clean != 0 || sum.Rows != 1050 || sum.LakeID != store.lakeID {
 		t.Errorf("got summary %+v", sum)
 	}
-	if !slices.Equal(progress, []int64{3000, 500}) {
+	if !slices.Equal(progress, []int64{1000, 50}) {
 		t.Errorf("got progress %v, want one call for each batch", progress)
 	}
 	files := tree(t, dir)
@@ -218,7 +218,7 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	march, april := m.Files[0], m.Files[1]
-	if march.Rows != 3000 || march.MinTime != "2024-03-01T00:00:00.000000Z" || len(march.Windows) != 1 || march.DirtySeq != 1 ||
+	if march.Rows != 1000 || march.MinTime != "2024-03-01T00:00:00.000000Z" || len(march.Windows) != 1 || march.DirtySeq != 1 ||
 		march.Facts() != store.parts[0].state.File {
 		t.Errorf("got manifest entry %+v", march)
 	}
@@ -298,7 +298,7 @@ func TestSecondExportChangesNothing(t *testing.T) {
 
 	// A new generation with equal rows: the ledger and the manifest learn of it, the file stays.
 	march := month("hcso-213", "2024-03")
-	store.publish(march, usage(march, 3000, 1))
+	store.publish(march, usage(march, 1000, 1))
 	export(t, lake, store, parquet.ExportOptions{})
 	untouched(manifest)
 	if s := store.parts[0].state; s.ExportedSeq != 2 {
@@ -389,7 +389,7 @@ func TestHeals(t *testing.T) {
 			edit(t, filepath.Join(dir, manifest), func(m map[string]any) { m["files"] = m["files"].([]any)[1:] })
 		}, want: "does not name"},
 		"entry with other rows": {damage: func(t *testing.T, dir string, _ *fakeStore) {
-			edit(t, filepath.Join(dir, manifest), entry("rows", 2999))
+			edit(t, filepath.Join(dir, manifest), entry("rows", 999))
 		}, want: "manifest and ledger disagree"},
 		"entry with another minimum": {damage: func(t *testing.T, dir string, _ *fakeStore) {
 			edit(t, filepath.Join(dir, manifest), entry("min_begin_time", "2024-03-02T00:00:00.000000Z"))
@@ -455,7 +455,7 @@ func TestCheckReadsTheColumns(t *testing.T) {
 
 	march := month("hcso-213", "2024-03")
 	liar := &fakeStore{}
-	liar.publish(march, usage(march, 3000, 99))
+	liar.publish(march, usage(march, 1000, 99))
 	liars := open(t, filepath.Join(t.TempDir(), "lake"))
 	sum := export(t, liars, liar, parquet.ExportOptions{})
 	text, err := os.ReadFile(filepath.Join(liars.Dir(), marchFile))
@@ -742,10 +742,10 @@ func TestLock(t *testing.T) {
 	export(t, open(t, dir), store, parquet.ExportOptions{})
 }
 
-// republished is twoSites with March restated and April no longer empty: what the crash tests export over a first lake.
+// republished is a store with March restated and April no longer empty: what the crash tests export over a first lake.
 func republished(s *fakeStore) {
 	march, april := month("hcso-213", "2024-03"), month("hcso-213", "2024-04")
-	s.publish(march, usage(march, 900, 5))
+	s.publish(march, usage(march, 90, 5))
 	s.publish(april, usage(april, 50, 6))
 }
 
@@ -754,21 +754,35 @@ func republished(s *fakeStore) {
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	const lakeID = "11111111-2222-4333-8444-555555555555"
-	first := func(t *testing.T, dir string) (*parquet.Lake, *fakeStore) {
-		lake, store := open(t, dir), twoSites()
-		store.lakeID = lakeID
-		export(t, lake, store, parquet.ExportOptions{})
-		republished(store)
-		return lake, store
-	}
-	fresh := func(t *testing.T, dir string) (*parquet.Lake, *fakeStore) {
-		store := twoSites()
-		republished(store)
-		store.lakeID = lakeID
-		return open(t, dir), store
+	older := filepath.Join(t.TempDir(), "lake")
+	published := twoSites()
+	published.lakeID = lakeID
+	export(t, open(t, older), published, parquet.ExportOptions{})
+	setups := map[string]func(t *testing.T, dir string) *fakeStore{
+		"a first export": func(*testing.T, string) *fakeStore {
+			s := twoSites()
+			s.lakeID = lakeID
+			return s
+		},
+		"an export over an older lake": func(t *testing.T, dir string) *fakeStore {
+			if err := os.CopyFS(dir, os.DirFS(older)); err != nil {
+				t.Fatal(err)
+			}
+			s := twoSites()
+			s.lakeID = lakeID
+			for i, p := range published.parts {
+				s.parts[i].state = p.state
+			}
+			return s
+		},
 	}
 	killed := errors.New("killed here")
-	for name, setup := range map[string]func(*testing.T, string) (*parquet.Lake, *fakeStore){"a first export": fresh, "an export over an older lake": first} {
+	for name, fill := range setups {
+		setup := func(t *testing.T, dir string) (*parquet.Lake, *fakeStore) {
+			store := fill(t, dir)
+			republished(store)
+			return open(t, dir), store
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "lake")

@@ -24,6 +24,7 @@ type fileWriter struct {
 	layout   *layout
 	schema   *arrow.Schema
 	tally    *tally
+	group    int              // rows of a row group, a multiple of batchRows
 	progress func(rows int64) // called after each batch
 }
 
@@ -102,7 +103,7 @@ func (fw *fileWriter) encode(ctx context.Context, sticky *stickyWriter, batches 
 		if !more {
 			break
 		}
-		if n%(rowGroupRows/batchRows) == 0 {
+		if n%(fw.group/batchRows) == 0 {
 			pw.NewBufferedRowGroup()
 		}
 		if err := errors.Join(pw.WriteBuffered(rec), sticky.err); err != nil {

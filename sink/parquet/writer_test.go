@@ -184,7 +184,7 @@ func TestWriteErrorsAreNeverSwallowed(t *testing.T) {
 	t.Parallel()
 	p := month("hcso-213", "2024-03")
 	lake := open(t, t.TempDir())
-	rows := valid(bare(p, parquet.RowGroupRows+10)) // two row groups: v15 drops the errors of the first one's end
+	rows := valid(bare(p, parquet.SmallGroupRows+10)) // two row groups: v15 drops the errors of the first one's end
 	count := &failOnce{w: io.Discard}
 	if err := lake.WriteRows(t.Context(), p, count, rows); err != nil {
 		t.Fatal(err)
@@ -295,7 +295,7 @@ func TestStatistics(t *testing.T) {
 		}
 	}
 	tests := map[string]func(yield func(*record.Row) bool){
-		"anything, over batches and row groups": wild(p, parquet.RowGroupRows+2*parquet.BatchRows+77, 1, nil),
+		"anything, over batches and row groups": wild(p, parquet.SmallGroupRows+2*parquet.BatchRows+77, 1, nil),
 		"one row":                               wild(p, 1, 2, nil),
 		"one batch":                             wild(p, parquet.BatchRows, 3, nil),
 		"empty texts only":                      wild(p, 100, 4, text(func(int) (string, bool) { return "", true })),
@@ -315,7 +315,7 @@ func TestStatistics(t *testing.T) {
 			return "", i == parquet.BatchRows+5
 		})),
 		"NULL texts only": wild(p, parquet.BatchRows+1, 8, text(func(int) (string, bool) { return "", false })),
-		"as wide as real": usage(p, parquet.RowGroupRows+parquet.BatchRows, 9),
+		"as wide as real": usage(p, parquet.SmallGroupRows+parquet.BatchRows, 9),
 	}
 	for name, rows := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -325,7 +325,7 @@ func TestStatistics(t *testing.T) {
 			var want [][]columnBounds
 			n := 0
 			for row := range rows {
-				if n%parquet.RowGroupRows == 0 {
+				if n%parquet.SmallGroupRows == 0 {
 					want = append(want, make([]columnBounds, len(columns)))
 				}
 				bounds := want[len(want)-1]
@@ -427,9 +427,9 @@ func TestEqualRowsGiveEqualBytes(t *testing.T) {
 	p := month("hcso-213", "2024-03")
 	for name, rows := range map[string]func(yield func(*record.Row) bool){
 		"none": none,
-		"real": usage(p, parquet.RowGroupRows+100, 1),
+		"real": usage(p, parquet.SmallGroupRows+100, 1),
 		// Every value differs, so that a dictionary with a limit would be given up.
-		"wild": wild(p, parquet.RowGroupRows+100, 1, nil),
+		"wild": wild(p, parquet.SmallGroupRows+100, 1, nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -101,8 +101,8 @@ func (db *DB) provider(sqlDB *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the migrations: %w", err)
 	}
-	// The session lock lets two programs migrate at once: the second waits, then finds nothing to do.
-	locker, err := lock.NewPostgresSessionLocker()
+	// The session lock lets two programs migrate at once: the second asks every second for five minutes, then finds nothing to do.
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the migrations: %w", err)
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -11,11 +12,12 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
-const partitionColumns = "site, unit, from_date, dirty_seq, exported_seq, file_rows, file_digest, file_bytes, file_sha256"
+const partitionColumns = `site, unit, from_date, dirty_seq, exported_seq, file_rows, file_digest, file_bytes, file_sha256,
+	EXISTS (SELECT FROM sdr_sync.archived_month WHERE usage_month = date_trunc('month', from_date)::date)`
 
 func scanPartition(row pgx.CollectableRow) (p pipeline.PartitionState, err error) {
 	var from time.Time
-	err = row.Scan(&p.Site, &p.Unit, &from, &p.DirtySeq, &p.ExportedSeq, &p.File.Rows, &p.File.Digest, &p.File.Bytes, &p.File.SHA256)
+	err = row.Scan(&p.Site, &p.Unit, &from, &p.DirtySeq, &p.ExportedSeq, &p.File.Rows, &p.File.Digest, &p.File.Bytes, &p.File.SHA256, &p.Archived)
 	p.From = dateOf(from)
 	return p, err
 }
@@ -41,6 +43,9 @@ func (db *DB) ReadPartition(ctx context.Context, p pipeline.Partition, read func
 		state, err := pgx.CollectExactlyOneRow(rows, scanPartition)
 		if err != nil {
 			return wrap(err, "read partition %s", p)
+		}
+		if state.Archived {
+			return fmt.Errorf("read partition %s: its month is archived, so the rows are not in billing.sdr; restore it first", p)
 		}
 		windows, err := db.windowsIn(ctx, tx, p)
 		if err != nil {

@@ -38,8 +38,14 @@ func (s *Server) ensureRunning(ctx context.Context) error {
 		}
 		if running.listens {
 			s.socketDir = running.socketDir
-			s.log.Info("joined the private Postgres", zap.String("data_dir", s.dataDir), zap.Int("pid", running.pid))
-			return s.awaitReady(ctx, running.pid)
+			err := s.awaitReady(ctx, running.pid)
+			if err == nil {
+				s.log.Info("joined the private Postgres", zap.String("data_dir", s.dataDir), zap.Int("pid", running.pid))
+			}
+			if !errors.Is(err, errEnded) || time.Now().After(deadline) {
+				return err
+			}
+			continue // it was on its way down
 		}
 		// A server that is there but doesn't listen is on its way down, or up; unless the file is an old one whose process id belongs to
 		// something else by now, which Postgres itself finds out.
@@ -129,6 +135,8 @@ func listens(socketDir string) bool {
 // errStillRunning is what Postgres says of another server on its cluster, or of backends that outlive a killed one for a moment.
 var errStillRunning = errors.New("another server still uses the cluster")
 
+var errEnded = errors.New("the server ended")
+
 // spawn starts a server and waits until it is ready.
 func (s *Server) spawn(ctx context.Context) error {
 	begin := time.Now()
@@ -214,7 +222,7 @@ func (s *Server) awaitReady(ctx context.Context, pid int) error {
 		case ctx.Err() != nil:
 			return fmt.Errorf("wait for the server: %w", context.Cause(ctx))
 		case !alive(pid):
-			return fmt.Errorf("the server ended; %s", s.quoteLog())
+			return fmt.Errorf("%w; %s", errEnded, s.quoteLog())
 		case errors.As(err, &answer) && answer.Code != cannotConnectNow:
 			return fmt.Errorf("connect to the server: %w; %s", err, s.quoteLog())
 		case answer == nil && time.Now().After(deadline):
@@ -273,13 +281,11 @@ func (s *Server) stop() error {
 func (s *Server) end(pid int) error {
 	begin := time.Now()
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} { // "fast", then "immediate" shutdown
-		if !alive(pid) {
-			return nil
+		ended, err := shutDown(pid, signal)
+		if err != nil {
+			return err
 		}
-		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("signal server %d: %w", pid, err)
-		}
-		if awaitEnd(pid) {
+		if ended {
 			s.log.Info("stopped the private Postgres", zap.String("data_dir", s.dataDir), zap.Int("pid", pid),
 				zap.Bool("immediate", signal == syscall.SIGQUIT), zap.Duration("took", time.Since(begin)))
 			return nil
@@ -288,16 +294,20 @@ func (s *Server) end(pid int) error {
 	return fmt.Errorf("server %d does not end; %s", pid, s.quoteLog())
 }
 
-// awaitEnd waits for the process to end, for stopWait at most, and tells whether it did.
-func awaitEnd(pid int) bool {
+// shutDown signals a server and waits for its end, for stopWait at most; it tells whether that came. It signals again and again,
+// which changes nothing for a server that has heard it, because one that has only just been launched may not hear yet.
+func shutDown(pid int, signal syscall.Signal) (ended bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopWait) // a stop that began is not given up for anybody's haste
 	defer cancel()
 	for wait := range waits() {
 		if !alive(pid) {
-			return true
+			return true, nil
+		}
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return false, fmt.Errorf("signal server %d: %w", pid, err)
 		}
 		if pause(ctx, wait) != nil {
-			return false
+			return false, nil
 		}
 	}
 	panic("unreachable: waits never end")

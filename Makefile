@@ -1,0 +1,53 @@
+# `make` lists the targets. Tools come through go.mod; the only thing installed on the machine is PostgreSQL, where there is none.
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 10s
+
+# The version is passed on below: asking git once more fails where the tree belongs to another user.
+export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
+
+# The race detector needs a C compiler. Without one the tests run all the same, and say so.
+CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
+RACE := $(if $(CC_FOUND),-race)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build lint bench fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
+
+demo: build ## watch it work: stand-in vendor, private Postgres, three months, a night, and the proof
+	@if [ -z "$$SDR_SYNC_POSTGRES_URL$$SDR_SYNC_POSTGRES_URL_FILE" ]; then scripts/ensure-postgres; fi
+	bin/sdr-sync demo
+
+test: ## run every test, those against a real Postgres included
+	@scripts/ensure-postgres
+	@$(if $(RACE),:,echo "no C compiler: the race detector is off (apt-get install gcc libc6-dev)")
+	$(GO) test $(RACE) ./...
+
+build: ## build bin/sdr-sync
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/sdr-sync ./cmd/sdr-sync
+
+lint: ## go vet, staticcheck, gofumpt, and who may import whom
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@files=$$($(GO) tool gofumpt -l .) || exit 1; \
+	if [ -n "$$files" ]; then echo "run: go tool gofumpt -w" $$files; exit 1; fi
+	$(GO) tool depguard ./...
+
+bench: build ## measure: the packages' benchmarks, then the whole program against the stand-in vendor (minutes)
+	@scripts/ensure-postgres
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./bench
+
+fuzz: ## fuzz each decoder for FUZZTIME (10s)
+	@grep -rlE --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file" | while read -r name; do \
+			echo "== $$(dirname "$$file") $$name"; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+		done || exit 1; \
+	done
+
+clean: ## remove what make built, and the demo's folder
+	rm -rf bin demo

@@ -1,0 +1,5 @@
+package postgres_test
+
+const holderVariable = "SDR_SYNC_TEST_HOLDER"
+
+func holdLease(string) int { return 0 }

@@ -1,0 +1,278 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
+	"github.com/sdr-sync/sdr-sync/sink/postgres/pgtest"
+	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
+)
+
+const newest = 3
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	d := &database{DB: openURL(t, url), url: url, admin: adminPool(t, url)}
+	run := func(version int64, want int) {
+		t.Helper()
+		migrate.Lock()
+		defer migrate.Unlock()
+		names, err := d.Migrate(t.Context(), version)
+		if err != nil {
+			t.Fatalf("to %d: %v", version, err)
+		}
+		if len(names) != want {
+			t.Errorf("to %d: got %q, want %d migrations", version, names, want)
+		}
+	}
+	objects := func() []string {
+		return list[string](t, d, `
+			SELECT concat_ws(' ', relkind, oid::regclass, relowner::regrole, relacl) FROM pg_class
+			WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('sdr_sync', 'billing')) ORDER BY 1`)
+	}
+
+	run(-1, newest)
+	full := objects()
+	if len(full) < 10 {
+		t.Fatalf("only these objects are there: %q", full)
+	}
+	run(-1, 0)
+	d.exec(t, "SELECT sdr_sync.ensure_partition('2024-03-05')")
+	run(0, newest)
+	if rest := objects(); len(rest) != 3 { // goose's own table, its key and its sequence
+		t.Errorf("after going down: got %q", rest)
+	}
+	run(-1, newest)
+	checkEqual(t, "objects after down and up", objects(), full)
+	run(2, 1)
+	run(3, 1)
+	checkEqual(t, "objects after one step down and up", objects(), full)
+	if public := list[string](t, d, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"); len(public) > 0 {
+		t.Errorf("in public: %q", public)
+	}
+}
+
+func TestMigrateFourAtOnce(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	db := openURL(t, url)
+	migrate.Lock()
+	defer migrate.Unlock()
+	var wg sync.WaitGroup
+	ran := make([]int, 4)
+	errs := make([]error, 4)
+	for i := range 4 {
+		wg.Go(func() {
+			var names []string
+			names, errs[i] = db.Migrate(t.Context(), -1)
+			ran[i] = len(names)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if sum := ran[0] + ran[1] + ran[2] + ran[3]; sum != newest {
+		t.Errorf("got %v migrations, want %d in all", ran, newest)
+	}
+	if err := db.CheckSchema(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Roles belong to the cluster. Databases that are migrated at once in a cluster that has none of them must not get in each other's way.
+func TestMigrateDatabasesOfOneClusterAtOnce(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "sdr-sync-cluster-") // run as root, the server is another user's, and must pass
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server, err := private.Start(t.Context(), private.Config{DataDir: filepath.Join(dir, "pg"), UnsafeNoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := pgx.Connect(t.Context(), server.URL("postgres", "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	do := func(format string, args ...any) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), fmt.Sprintf(format, args...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const databases = 4
+	for round := range 4 {
+		if round%2 == 1 { // made by hand, and not yet members of one another
+			do("CREATE ROLE sdr_sync_owner; CREATE ROLE sdr_sync_writer; CREATE ROLE sdr_sync_reader")
+		}
+		dbs := make([]*postgres.DB, databases)
+		for i := range dbs {
+			do("CREATE DATABASE d%d", i)
+			// Nobody may make temporary tables: the migration has to grant it, in each database.
+			do("REVOKE TEMPORARY ON DATABASE d%d FROM PUBLIC", i)
+			db, err := postgres.Open(t.Context(), postgres.Config{URL: pipeline.Secret(server.URL("postgres", fmt.Sprintf("d%d", i)))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			dbs[i] = db
+		}
+		errs := make([]error, databases)
+		var wg sync.WaitGroup
+		for i, db := range dbs {
+			wg.Go(func() { _, errs[i] = db.Migrate(t.Context(), -1) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		for i, db := range dbs {
+			if err := db.CheckPrivileges(t.Context()); err != nil {
+				t.Error(err)
+			}
+			db.Close()
+			do("DROP DATABASE d%d WITH (FORCE)", i)
+		}
+		do("DROP ROLE sdr_sync_writer; DROP ROLE sdr_sync_reader; DROP ROLE sdr_sync_owner")
+	}
+}
+
+func TestCheckSchema(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	if err := d.CheckSchema(t.Context()); err != nil {
+		t.Errorf("newest: %v", err)
+	}
+	tests := []struct {
+		name string
+		make func(t *testing.T)
+		want []string
+	}{
+		{"newer", func(t *testing.T) {
+			d.exec(t, "INSERT INTO sdr_sync.goose_db_version (version_id, is_applied) VALUES (99, true)")
+			t.Cleanup(func() { d.admin.Exec(context.Background(), "DELETE FROM sdr_sync.goose_db_version WHERE version_id = 99") })
+		}, []string{"99", "install the newer sdr-sync"}},
+		{"older", func(t *testing.T) { mustMigrate(t, d, 2) }, []string{"version 2", "sdr-sync migrate"}},
+		{"taken back", func(t *testing.T) { mustMigrate(t, d, 0) }, []string{"version 0", "sdr-sync migrate"}},
+		{"never migrated", func(t *testing.T) { d.exec(t, "DROP SCHEMA sdr_sync CASCADE") }, []string{"version 0", "sdr-sync migrate"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			test.make(t)
+			err := d.CheckSchema(t.Context())
+			if !errors.Is(err, postgres.ErrSchemaVersion) {
+				t.Fatalf("got %v, want ErrSchemaVersion", err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("got %q, which does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func mustMigrate(t *testing.T, d *database, version int64) {
+	t.Helper()
+	migrate.Lock()
+	defer migrate.Unlock()
+	if _, err := d.Migrate(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEverythingHasAComment(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(t, "SELECT sdr_sync.ensure_partition('2024-03-05')")
+	silent := list[string](t, d, `
+		WITH ours AS (
+			SELECT oid FROM pg_class
+			WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace IN ('sdr_sync'::regnamespace, 'billing'::regnamespace) AND relname <> 'goose_db_version')
+		SELECT oid::regclass::text FROM ours WHERE coalesce(obj_description(oid, 'pg_class'), '') = ''
+		UNION ALL
+		SELECT attrelid::regclass || '.' || attname FROM pg_attribute JOIN ours ON attrelid = oid
+		WHERE attnum > 0 AND NOT attisdropped AND coalesce(col_description(attrelid, attnum), '') = ''
+		UNION ALL
+		SELECT nspname FROM pg_namespace WHERE nspname IN ('sdr_sync', 'billing') AND coalesce(obj_description(oid, 'pg_namespace'), '') = ''
+		UNION ALL
+		SELECT proname FROM pg_proc
+		WHERE pronamespace IN ('sdr_sync'::regnamespace, 'billing'::regnamespace) AND coalesce(obj_description(oid, 'pg_proc'), '') = ''`)
+	for _, name := range silent {
+		t.Errorf("%s has no comment", name)
+	}
+}
+
+func TestTableFollowsSchema(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	types := map[schemas.Type]string{
+		schemas.Text: "text", schemas.Timestamp: "timestamp with time zone", schemas.Decimal: "numeric(38,12)", schemas.JSON: "jsonb",
+		schemas.Date: "date", schemas.Bigint: "bigint", schemas.Integer: "integer", schemas.UUID: "uuid",
+	}
+	var want []string
+	line := func(f schemas.Field, required bool) {
+		want = append(want, fmt.Sprintf("%s %s %t %s", f.Name, types[f.Type], required, f.Comment()))
+	}
+	for _, f := range schemas.SDR().Derived {
+		line(f, true)
+	}
+	for _, f := range schemas.SDR().Fields {
+		line(f, f.Required)
+	}
+	const columns = `
+		SELECT concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull::text, col_description(attrelid, attnum))
+		FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`
+	checkEqual(t, "columns of billing.sdr", list[string](t, d, columns, "billing.sdr"), want)
+	d.exec(t, "SELECT sdr_sync.ensure_partition('2024-03-05')")
+	checkEqual(t, "columns of the partition", list[string](t, d, columns, "billing.sdr_2024_03"), want)
+}
+
+func TestEnsurePartition(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	// From ten sides at once, in months that meet a year's end and a leap day.
+	var wg sync.WaitGroup
+	for i := range 10 {
+		month := []string{"2023-12-31", "2024-01-01", "2024-02-29", "2024-12-15", "1999-02-28"}[i%5]
+		wg.Go(func() {
+			if _, err := d.admin.Exec(t.Context(), "SELECT sdr_sync.ensure_partition($1::date)", month); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got := list[string](t, d, `
+		SELECT c.relname || ' ' || pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE inhparent = 'billing.sdr'::regclass ORDER BY 1`)
+	checkEqual(t, "partitions", got, []string{
+		"sdr_1999_02 FOR VALUES FROM ('1999-02-01') TO ('1999-03-01')",
+		"sdr_2023_12 FOR VALUES FROM ('2023-12-01') TO ('2024-01-01')",
+		"sdr_2024_01 FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')",
+		"sdr_2024_02 FOR VALUES FROM ('2024-02-01') TO ('2024-03-01')",
+		"sdr_2024_12 FOR VALUES FROM ('2024-12-01') TO ('2025-01-01')",
+	})
+}
