@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"slices"
 	"time"
@@ -153,11 +154,12 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 		})
 	}
 	err := g.Wait()
-	landed = slices.DeleteFunc(landed, func(l *landedWindow) bool { return l == nil })
-	var outcomes []Outcome
-	if err == nil && len(landed) > 0 {
-		outcomes, err = e.publish(ctx, landed, group[0].Retire)
+	toPublish := slices.DeleteFunc(slices.Clone(landed), func(l *landedWindow) bool { return l == nil })
+	var outcomes []Outcome // of the windows that are not skipped
+	if err == nil && len(toPublish) > 0 {
+		outcomes, err = e.publish(ctx, toPublish, group[0].Retire)
 	}
+	err = withCause(ctx, err)
 	for i := range results {
 		r := &results[i]
 		switch {
@@ -165,8 +167,9 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 		case err != nil:
 			r.Status, r.Err = Failed, err
 		default:
-			r.Status, r.Outcome = Published, outcomes[i]
-			if outcomes[i].Unchanged {
+			r.Status, r.Outcome = Published, outcomes[0]
+			outcomes = outcomes[1:]
+			if r.Outcome.Unchanged {
 				r.Status = Unchanged
 			}
 			s := landed[i].survey
@@ -175,10 +178,19 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 		r.Duration = e.cfg.Now().Sub(started)
 		e.cfg.Observe(Event{Window: r.Window, Phase: PhaseDone, Pages: r.Pages, Records: r.Records, Result: r})
 	}
-	for _, l := range landed {
+	for _, l := range toPublish {
 		l.close()
 	}
 	return results
+}
+
+// withCause adds to an error that only says that the context ended why it did.
+func withCause(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // landedWindow is a window whose every page is in its landing file, which stays open and locked until it is published.
@@ -239,17 +251,9 @@ func (e *Engine) landJob(ctx context.Context, w Window) (_ *landedWindow, err er
 			l.close()
 		}
 	}()
-	markers := markerSet{}
-	if file.Frames() > 0 {
-		for p, err := range file.Pages() {
-			if err != nil {
-				return nil, fmt.Errorf("read the landing file: %w", err)
-			}
-			markers.add(p.Asked, l.survey.pages+1)
-			if err := l.survey.add(p); err != nil {
-				return nil, err
-			}
-		}
+	markers, err := e.readLanded(l)
+	if err != nil {
+		return nil, err
 	}
 	if !file.Complete() {
 		err := e.poll(ctx, &l.job, adopted)
@@ -274,6 +278,29 @@ func (e *Engine) landJob(ctx context.Context, w Window) (_ *landedWindow, err er
 		}
 	}
 	return l, nil
+}
+
+// readLanded surveys what an earlier run landed and returns the markers it asked for. A file that can't be read is emptied: that
+// costs time only.
+func (e *Engine) readLanded(l *landedWindow) (markerSet, error) {
+	markers := markerSet{}
+	for p, err := range l.file.Pages() {
+		if err != nil {
+			e.cfg.Log.Warn("landing file is damaged; the window is drained from its first page", zap.Stringer("window", l.job.Window), zap.Error(err))
+			fresh, err := newSurvey(e.cfg.Stream, e.decoderOptions(l.job.Window), e.cfg.SpillDir)
+			if err != nil {
+				return nil, err
+			}
+			damaged := l.survey
+			l.survey = fresh
+			return markerSet{}, errors.Join(damaged.close(), l.file.Restart())
+		}
+		markers.add(p.Asked, l.survey.pages+1)
+		if err := l.survey.add(p); err != nil {
+			return nil, err
+		}
+	}
+	return markers, nil
 }
 
 func (e *Engine) decoderOptions(w Window) record.Options {
@@ -302,7 +329,11 @@ func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bo
 			continue
 		}
 		j.State, j.Note = StateAbandoned, "a later run asked for something else, or it was too old"
-		if err := errors.Join(e.ledger.UpdateJob(ctx, j), e.landing.Discard(j.LandingKey())); err != nil {
+		if err := e.ledger.UpdateJob(ctx, j); err != nil {
+			return Job{}, false, err
+		}
+		// A run that lost its lease may still hold the file; a later run tidies it away.
+		if err := e.landing.Discard(j.LandingKey()); err != nil && !errors.Is(err, ErrLandingLocked) {
 			return Job{}, false, err
 		}
 	}
@@ -333,8 +364,12 @@ func (e *Engine) endJob(ctx context.Context, l *landedWindow, err error) error {
 	default:
 		return err
 	}
+	// First the ledger: as long as the job is live, its pages are what tells the next run that it will not do.
 	l.job.State, l.job.Note = end.state, end.err.Error()
-	if err := errors.Join(e.ledger.UpdateJob(ctx, l.job), e.landing.Discard(l.job.LandingKey())); err != nil {
+	if err := e.ledger.UpdateJob(ctx, l.job); err != nil {
+		return errors.Join(end.err, err)
+	}
+	if err := e.landing.Discard(l.job.LandingKey()); err != nil {
 		return errors.Join(end.err, err)
 	}
 	if end.again {
@@ -441,8 +476,10 @@ func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) 
 		asked = last.Next
 	}
 	pages := make(chan Page, 2)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var asker errgroup.Group
+	asker.Go(func() error {
 		defer close(pages)
 		for {
 			number++
@@ -468,24 +505,25 @@ func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) 
 			asked = p.Next
 		}
 	})
-	g.Go(func() error {
-		var failed error
-		for p := range pages { // to the end, so that the asker is never stuck
-			if failed == nil {
-				failed = l.file.Append(p)
-			}
-			if failed == nil {
-				failed = l.survey.add(p)
-			}
-			release(p)
-			if failed != nil {
-				continue
-			}
-			e.cfg.Observe(Event{Window: l.job.Window, Phase: PhaseDrain, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
+	var failed error
+	for p := range pages { // to the end, so that every page is released
+		if failed == nil {
+			failed = l.file.Append(p)
 		}
-		return failed
-	})
-	return g.Wait()
+		if failed == nil {
+			failed = l.survey.add(p)
+		}
+		release(p)
+		if failed != nil {
+			stop(failed) // what is asked from here on would be lost
+			continue
+		}
+		e.cfg.Observe(Event{Window: l.job.Window, Phase: PhaseDrain, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
+	}
+	if err := asker.Wait(); failed == nil {
+		return err
+	}
+	return failed
 }
 
 func release(p Page) {
@@ -574,14 +612,33 @@ func (e *Engine) refuse(ctx context.Context, landed []*landedWindow, why error) 
 	return why
 }
 
+// kept opens the landing file of the job behind a window's current generation. A generation that a replay made has no file of its
+// own: it is the one that was replayed.
+func (e *Engine) kept(w WindowState) (iter.Seq2[Page, error], error) {
+	for generation := w.Generation; generation > 0; generation-- {
+		key, pages, err := e.landing.Kept(w.Window, w.ID, generation)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("window %s: %w", w.Window, err)
+		}
+		if key.JobRow != w.JobRow {
+			break
+		}
+		return pages, nil
+	}
+	return nil, fmt.Errorf("window %s: the landing file of generation %d was not kept; only backfill --refresh can read it again", w.Window, w.Generation)
+}
+
 // Replay publishes a window's current generation again from its kept landing file, asking nobody.
 func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result {
 	result := Result{Window: state.Window, Status: Failed}
 	started := e.cfg.Now()
 	defer func() { result.Duration = e.cfg.Now().Sub(started) }()
-	_, pages, err := e.landing.Kept(state.Window, state.ID, state.Generation)
+	pages, err := e.kept(state)
 	if err != nil {
-		result.Err = fmt.Errorf("window %s: open the landing file of generation %d: %w (only backfill --refresh can bring it back)", state.Window, state.Generation, err)
+		result.Err = err
 		return result
 	}
 	job.Window = state.Window
@@ -617,13 +674,12 @@ func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result 
 		result.Outcome, result.Status = outcomes[0], Published
 		if outcomes[0].Unchanged {
 			result.Status = Unchanged
-			return nil
 		}
-		return e.landing.Keep(job.LandingKey(), outcomes[0].WindowID, outcomes[0].Generation)
+		return nil
 	}()
 	if result.Err != nil {
 		result.Err, result.Status = fmt.Errorf("replay window %s: %w", state.Window, result.Err), Failed
 	}
-	result.Pages, result.Records, result.Quarantined = s.pages, s.records.Count, s.quarantined.Count
+	result.Pages, result.Records, result.Quarantined, result.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.decoder.Unknown()
 	return result
 }

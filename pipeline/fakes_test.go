@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"maps"
 	"slices"
@@ -93,14 +94,22 @@ func (v *vendor) createJob(ctx context.Context, request pipeline.JobRequest) (st
 			return "", err
 		}
 	}
+	j := &vendorJob{number: number, id: fmt.Sprintf("job-%d", number), request: request}
+	v.prepare(j)
+	v.jobs = append(v.jobs, j)
+	return j.id, nil
+}
+
+// prepare makes the pages of a job out of what the files hold now.
+func (v *vendor) prepare(j *vendorJob) {
 	var elements []string
 	for _, day := range slices.Sorted(maps.Keys(v.files)) {
-		if text := day.String() + " 00:00:00"; text >= request.Min && text < request.Max {
+		if text := day.String() + " 00:00:00"; text >= j.request.Min && text < j.request.Max {
 			elements = append(elements, v.files[day]...)
 		}
 	}
-	j := &vendorJob{number: number, id: fmt.Sprintf("job-%d", number), request: request}
-	pages := v.layout(number, elements)
+	pages := v.layout(j.number, elements)
+	j.pages = nil
 	marker := ""
 	for i, p := range pages {
 		next := fmt.Sprintf("%s+/%d==", j.id, i+2)
@@ -114,8 +123,6 @@ func (v *vendor) createJob(ctx context.Context, request pipeline.JobRequest) (st
 		j.pages = append(j.pages, vendorPage{marker, next, data})
 		marker = next
 	}
-	v.jobs = append(v.jobs, j)
-	return j.id, nil
 }
 
 func (v *vendor) find(jobID string) *vendorJob {
@@ -434,13 +441,15 @@ type outside struct {
 	w      *world
 	mu     sync.Mutex
 	calls  []string
+	seen   int    // calls that the fault may hit
 	broken string // the call that broke
 	dead   bool   // no call has an effect any more
 	fault  fault
 }
 
-// fault is how the at-th call, from 1, goes wrong.
+// fault is how the at-th call, from 1, goes wrong; with a name only calls of that name count.
 type fault struct {
+	name string
 	at   int
 	how  faultMode
 	stop context.CancelCauseFunc
@@ -472,7 +481,10 @@ func (o *outside) call(name string, effect func() error) error {
 		return errKilled
 	}
 	o.calls = append(o.calls, name)
-	hit := len(o.calls) == o.fault.at
+	if o.fault.name == "" || o.fault.name == name {
+		o.seen++
+	}
+	hit := o.seen == o.fault.at && o.broken == ""
 	if hit {
 		o.broken = name
 		o.dead = o.fault.how == dieBefore || o.fault.how == dieAfter
@@ -651,13 +663,148 @@ func (f *outsideFile) Pages() iter.Seq2[pipeline.Page, error] {
 	}
 }
 
+// memoryLanding is a Landing without a disk, for tests that need thousands. What is kept is not pruned.
+type memoryLanding struct {
+	mu    sync.Mutex
+	files map[int64]*memoryFile // by job row
+	kept  map[[2]int64]*memoryFile
+}
+
+type memoryFile struct {
+	key    pipeline.LandingKey
+	pages  []pipeline.Page
+	locked bool
+	over   bool // kept or discarded
+}
+
+// Open implements pipeline.Landing.
+func (l *memoryLanding) Open(key pipeline.LandingKey) (pipeline.LandingFile, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.files[key.JobRow]
+	if f == nil || f.key != key {
+		f = &memoryFile{key: key}
+		l.files[key.JobRow] = f
+	}
+	if f.locked {
+		return nil, pipeline.ErrLandingLocked
+	}
+	f.locked = true
+	return f, nil
+}
+
+// Discard implements pipeline.Landing.
+func (l *memoryLanding) Discard(key pipeline.LandingKey) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.files[key.JobRow]; f != nil {
+		f.over = true
+		delete(l.files, key.JobRow)
+	}
+	return nil
+}
+
+// Keep implements pipeline.Landing.
+func (l *memoryLanding) Keep(key pipeline.LandingKey, windowID int64, generation int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.files[key.JobRow]; f != nil {
+		f.over = true
+		l.kept[[2]int64{windowID, int64(generation)}] = f
+		delete(l.files, key.JobRow)
+	}
+	return nil
+}
+
+// Kept implements pipeline.Landing.
+func (l *memoryLanding) Kept(_ pipeline.Window, windowID int64, generation int) (pipeline.LandingKey, iter.Seq2[pipeline.Page, error], error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.kept[[2]int64{windowID, int64(generation)}]
+	if f == nil {
+		return pipeline.LandingKey{}, nil, fs.ErrNotExist
+	}
+	return f.key, f.Pages(), nil
+}
+
+// clonePage copies what p's buffer holds.
+func clonePage(p pipeline.Page) pipeline.Page {
+	c := pipeline.Page{Asked: p.Asked, Next: p.Next, Body: bytes.Clone(p.Body)}
+	if at := bytes.Index(p.Body, p.Data); len(p.Data) > 0 {
+		c.Data = c.Body[at : at+len(p.Data)]
+	}
+	return c
+}
+
+// Pages implements pipeline.LandingFile. A page is overwritten when the next one is read.
+func (f *memoryFile) Pages() iter.Seq2[pipeline.Page, error] {
+	return func(yield func(pipeline.Page, error) bool) {
+		for _, p := range f.pages {
+			p = clonePage(p)
+			more := yield(p, nil)
+			for i := range p.Body {
+				p.Body[i] = '#'
+			}
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+// Frames implements pipeline.LandingFile.
+func (f *memoryFile) Frames() int { return len(f.pages) }
+
+// Last implements pipeline.LandingFile.
+func (f *memoryFile) Last() (pipeline.Page, error) {
+	if len(f.pages) == 0 {
+		return pipeline.Page{}, errors.New("there is no page")
+	}
+	return clonePage(f.pages[len(f.pages)-1]), nil
+}
+
+// Complete implements pipeline.LandingFile.
+func (f *memoryFile) Complete() bool {
+	return len(f.pages) > 0 && f.pages[len(f.pages)-1].Next == ""
+}
+
+// Append implements pipeline.LandingFile.
+func (f *memoryFile) Append(p pipeline.Page) error {
+	want := ""
+	if len(f.pages) > 0 {
+		want = f.pages[len(f.pages)-1].Next
+	}
+	if f.over || f.Complete() || p.Asked != want {
+		return fmt.Errorf("the page asked with %q does not follow %d pages", p.Asked, len(f.pages))
+	}
+	f.pages = append(f.pages, clonePage(p))
+	return nil
+}
+
+// Restart implements pipeline.LandingFile.
+func (f *memoryFile) Restart() error {
+	f.pages = nil
+	return nil
+}
+
+// Size implements pipeline.LandingFile.
+func (f *memoryFile) Size() int64 { return int64(100 * len(f.pages)) }
+
+// Close implements pipeline.LandingFile.
+func (f *memoryFile) Close() error {
+	f.locked = false
+	return nil
+}
+
 // world is everything that outlives an engine.
 type world struct {
 	t       testing.TB
 	scope   pipeline.Scope
 	vendor  *vendor
 	ledger  *memoryLedger
-	landing *landing.Dir
+	landing pipeline.Landing
+	dir     *landing.Dir // that landing is, in most tests
+	path    string       // of its folder
 	cfg     pipeline.EngineConfig
 
 	mu       sync.Mutex
@@ -669,9 +816,9 @@ type world struct {
 const leaseToken = 7
 
 // openLanding opens a real folder of landing files.
-func openLanding(t testing.TB) *landing.Dir {
+func openLanding(t testing.TB, path string) *landing.Dir {
 	t.Helper()
-	dir, err := landing.Open(t.TempDir(), 2)
+	dir, err := landing.Open(path, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -685,10 +832,14 @@ func openLanding(t testing.TB) *landing.Dir {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	return newWorldIn(t, openLanding(t), testScope, t.TempDir())
+	path := t.TempDir()
+	dir := openLanding(t, path)
+	w := newWorldIn(t, dir, testScope, path)
+	w.dir, w.path = dir, path
+	return w
 }
 
-func newWorldIn(t testing.TB, dir *landing.Dir, scope pipeline.Scope, spill string) *world {
+func newWorldIn(t testing.TB, dir pipeline.Landing, scope pipeline.Scope, spill string) *world {
 	t.Helper()
 	w := &world{t: t, scope: scope, landing: dir, clock: time.Date(2024, 6, 15, 2, 0, 0, 0, time.UTC), landed: map[int64]int{}}
 	w.vendor = &vendor{files: map[pipeline.Date][]string{}, layout: unevenly, polls: 1}
@@ -858,7 +1009,7 @@ func (w *world) wantAsked(number int, want ...int) {
 // wantLanding fails the test unless so many landing files are left, those kept included.
 func (w *world) wantLanding(want int) {
 	w.t.Helper()
-	_, files, err := w.landing.Usage()
+	_, files, err := w.dir.Usage()
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -270,13 +270,14 @@ func (a *app) openDatabase(ctx context.Context, url pipeline.Secret) (*postgres.
 	return postgres.Open(ctx, postgres.Config{URL: url, Lease: a.cfg.Sync.Lease, Unit: a.cfg.Parquet.Partition, Log: a.log, Now: a.now})
 }
 
-func (a *app) openLake() (*parquet.Lake, error) {
+// openLake opens the lake; rezone takes over one of another source time zone.
+func (a *app) openLake(rezone bool) (*parquet.Lake, error) {
 	if err := os.MkdirAll(filepath.Dir(a.cfg.Parquet.Dir), 0o750); err != nil {
 		return nil, withCode(exitUsage, fmt.Errorf("parquet.dir: %w", err))
 	}
 	return parquet.Open(parquet.Config{
 		Dir: a.cfg.Parquet.Dir, Stream: schemas.SDR(), Unit: a.cfg.Parquet.Partition, DomainID: a.cfg.ESM.DomainID,
-		SourceZone: a.cfg.Sync.SourceTimezone.String(), Log: a.log, LockWait: 10 * time.Minute,
+		SourceZone: a.cfg.Sync.SourceTimezone.String(), Rezone: rezone, Log: a.log, LockWait: 10 * time.Minute,
 	})
 }
 

@@ -241,7 +241,7 @@ func (a *app) demoFiles() error {
 
 // demoProof prints counts and exact sums of the three, and fails if they differ.
 func (a *app) demoProof(ctx context.Context, db *postgres.DB, vendor *sandbox.Server, c sandbox.Config) error {
-	lake, err := a.openLake()
+	lake, err := a.openLake(false)
 	if err != nil {
 		return err
 	}

@@ -322,17 +322,24 @@ func (w *world) windows() []string {
 	return all
 }
 
-// fingerprint is everything that a run that changes nothing must leave as it was: each row's place and transaction, and each file of
-// the lake with its time and bytes.
+// fingerprint is everything that a run that changes nothing must leave as it was: what the world holds, and that nothing was written
+// in between, not even in vain.
 func (w *world) fingerprint() map[string]string {
 	w.t.Helper()
+	all := w.holdings()
+	all["rows written to billing"] = w.written()
+	return all
+}
+
+// holdings is each row's place and transaction, and each file of the lake with its time and bytes.
+func (w *world) holdings() map[string]string {
+	w.t.Helper()
 	all := map[string]string{
-		"billing.sdr":              w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)), '') FROM billing.sdr`),
-		"sdr_sync.usage_rollup":    w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.usage_rollup`),
-		"sdr_sync.quarantine":      w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.quarantine`),
-		"sdr_sync.partition":       w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.partition`),
-		"generations of windows":   w.one(`SELECT coalesce(string_agg(window_id || ':' || generation, ',' ORDER BY window_id), '') FROM sdr_sync.window WHERE retired_at IS NULL`),
-		"rows written to billing.": w.written(),
+		"billing.sdr":            w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)), '') FROM billing.sdr`),
+		"sdr_sync.usage_rollup":  w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.usage_rollup`),
+		"sdr_sync.quarantine":    w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.quarantine`),
+		"sdr_sync.partition":     w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.partition`),
+		"generations of windows": w.one(`SELECT coalesce(string_agg(window_id || ':' || generation, ',' ORDER BY window_id), '') FROM sdr_sync.window WHERE retired_at IS NULL`),
 	}
 	for _, name := range files(w.t, w.lake()) {
 		path := filepath.Join(w.lake(), name)
@@ -372,7 +379,7 @@ func sameAs(t testing.TB, what string, before, after map[string]string) {
 	}
 }
 
-// spanOf checks that the published windows tile [from, to) without gap or overlap.
+// tiles checks that the published windows tile [from, to) without gap or overlap.
 func (w *world) tiles(from, to string) {
 	w.t.Helper()
 	end := dateOf(from)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
@@ -43,7 +44,7 @@ func (a *app) printPlan(ctx context.Context, p pull) error {
 		r := planReport{Windows: []plannedWindow{}}
 		var work float64
 		for _, s := range scopes {
-			existing, err := db.Windows(ctx, streamSDR, s)
+			plan, groups, err := planWindows(ctx, db, []pipeline.Scope{s}, p)
 			if err != nil {
 				return err
 			}
@@ -51,14 +52,7 @@ func (a *app) printPlan(ctx context.Context, p pull) error {
 			if err != nil {
 				return err
 			}
-			planned := pipeline.Plan(s, existing, p.ask)
-			if p.reslice != "" {
-				planned = nil
-				for _, group := range pipeline.PlanReslice(s, existing, p.ask, p.reslice) {
-					planned = append(planned, group...)
-				}
-			}
-			for _, w := range planned {
+			for _, w := range slices.Concat(append(groups, plan)...) {
 				line := plannedWindow{Window: w.Window, Action: "pull", Reason: w.Skip}
 				for _, old := range w.Retire {
 					line.Retires = append(line.Retires, old.Window.String())

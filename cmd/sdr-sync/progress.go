@@ -18,9 +18,10 @@ type progress struct {
 	close   func()
 }
 
-func (a *app) newProgress() progress {
+// newProgress takes how many records each window may bring, 0 for unknown.
+func (a *app) newProgress(expected map[pipeline.Window]int64) progress {
 	if a.onTerminal() {
-		return newBars(a)
+		return newBars(a, expected)
 	}
 	return a.newProgressLog()
 }
@@ -54,8 +55,8 @@ func (a *app) newProgressLog() progress {
 	}}
 }
 
-// newBars draws one bar per window: the job's progress first, then records, their rate, and the phase.
-func newBars(a *app) progress {
+// newBars draws one bar per window: the job's progress first, then records, their rate and the time left, and the phase.
+func newBars(a *app, expected map[pipeline.Window]int64) progress {
 	container := mpb.New(mpb.WithOutput(a.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
 	type state struct {
 		bar     *mpb.Bar
@@ -84,13 +85,20 @@ func newBars(a *app) progress {
 		switch e.Phase {
 		case pipeline.PhaseJob:
 			s.text = fmt.Sprintf("job %d %%", e.Progress)
-			s.bar.SetCurrent(int64(e.Progress) * 9 / 10)
+			s.bar.SetCurrent(int64(e.Progress) / 10)
 		case pipeline.PhaseDrain:
 			if s.started.IsZero() {
 				s.started = time.Now()
 			}
-			s.text = fmt.Sprintf("%d records, %.0f/s", e.Records, float64(e.Records)/max(time.Since(s.started).Seconds(), 0.001))
-			s.bar.SetCurrent(90)
+			rate := float64(e.Records) / max(time.Since(s.started).Seconds(), 0.001)
+			s.text = fmt.Sprintf("%d records, %.0f/s", e.Records, rate)
+			if want := expected[e.Window]; want > e.Records && e.Records > 0 {
+				left := time.Duration(float64(want-e.Records) / rate * float64(time.Second))
+				s.text += fmt.Sprintf(", about %s left", left.Round(time.Second))
+				s.bar.SetCurrent(10 + 80*e.Records/want)
+			} else {
+				s.bar.SetCurrent(90)
+			}
 		case pipeline.PhasePublish:
 			s.text = fmt.Sprintf("%d records, publishing", e.Records)
 			s.bar.SetCurrent(95)

@@ -18,6 +18,7 @@ import (
 	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/parquet"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
+	"github.com/sdr-sync/sdr-sync/source/esm"
 )
 
 // pull is what backfill and nightly have in common: they ask the vendor for windows, publish, export and verify.
@@ -141,7 +142,7 @@ func (a *app) pull(ctx context.Context, p pull) error {
 	if err != nil {
 		return err
 	}
-	lake, err := a.openLake()
+	lake, err := a.openLake(false)
 	if err != nil {
 		return err
 	}
@@ -155,13 +156,18 @@ func (a *app) pull(ctx context.Context, p pull) error {
 			if err := a.tidyLanding(ctx, db, land, scopes); err != nil {
 				return err
 			}
-			progress := a.newProgress()
-			engine := pipeline.NewEngine(vendor, db, land, a.engineConfig(r, p, now, progress.observe))
-			results, err := a.pullWindows(ctx, db, engine, scopes, p)
-			progress.close()
+			plan, groups, err := planWindows(ctx, db, scopes, p)
 			if err != nil {
 				return err
 			}
+			expected, err := expectations(ctx, db, append(groups, plan))
+			if err != nil {
+				return err
+			}
+			progress := a.newProgress(expected)
+			engine := pipeline.NewEngine(vendor, db, land, a.engineConfig(r, p, now, progress.observe))
+			results := append(engine.Run(ctx, plan), engine.RunGroups(ctx, groups)...)
+			progress.close()
 			r.report.addWindows(results)
 			if n := vendor.LostCreates(); n > 0 {
 				r.report.Notes = append(r.report.Notes, fmt.Sprintf("the answer to %d job creations was lost; each may have left an orphan job at the vendor, which is harmless", n))
@@ -200,21 +206,41 @@ func (a *app) engineConfig(r *runInfo, p pull, now pipeline.Clock, observe func(
 	}
 }
 
-func (a *app) pullWindows(ctx context.Context, db *postgres.DB, engine *pipeline.Engine, scopes []pipeline.Scope, p pull) ([]pipeline.Result, error) {
-	var plan []pipeline.Planned
-	var groups [][]pipeline.Planned
+// planWindows plans the windows of every scope: single ones, or with a reslice groups that are published together.
+func planWindows(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, p pull) (plan []pipeline.Planned, groups [][]pipeline.Planned, err error) {
 	for _, s := range scopes {
 		existing, err := db.Windows(ctx, streamSDR, s)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if p.reslice != "" {
 			groups = append(groups, pipeline.PlanReslice(s, existing, p.ask, p.reslice)...)
+		} else {
+			plan = append(plan, pipeline.Plan(s, existing, p.ask)...)
+		}
+	}
+	return plan, groups, nil
+}
+
+// expectations says how many records each window may bring: as many as it holds now, else what the scope's history says.
+func expectations(ctx context.Context, db *postgres.DB, groups [][]pipeline.Planned) (map[pipeline.Window]int64, error) {
+	expected, paces := map[pipeline.Window]int64{}, map[pipeline.Scope]postgres.Pace{}
+	for _, w := range slices.Concat(groups...) {
+		if w.Published != nil && w.Published.To == w.Window.To {
+			expected[w.Window] = w.Published.Records.Count
 			continue
 		}
-		plan = append(plan, pipeline.Plan(s, existing, p.ask)...)
+		pace, known := paces[w.Window.Scope]
+		if !known {
+			var err error
+			if pace, err = db.Pace(ctx, streamSDR, w.Window.Scope); err != nil {
+				return nil, err
+			}
+			paces[w.Window.Scope] = pace
+		}
+		expected[w.Window] = int64(pace.PagesPerDay * esm.PageLimit * float64(w.Window.To-w.Window.From))
 	}
-	return append(engine.Run(ctx, plan), engine.RunGroups(ctx, groups)...), nil
+	return expected, nil
 }
 
 // finishPull exports what the windows changed, verifies it, and turns everything that went wrong into one error.

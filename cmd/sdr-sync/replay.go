@@ -66,7 +66,7 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 	if err != nil {
 		return err
 	}
-	lake, err := a.openLake()
+	lake, err := a.openLake(all)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,6 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 			}
 			engine := pipeline.NewEngine(nil, db, land, a.engineConfig(r, p, now, nil))
 			var results []pipeline.Result
-			var failed []error
 			for _, s := range scopes {
 				windows, err := db.Windows(ctx, streamSDR, s)
 				if err != nil {
@@ -103,23 +102,22 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 					if err != nil {
 						return err
 					}
-					result := engine.Replay(ctx, w, job)
-					results = append(results, result)
-					failed = append(failed, result.Err)
+					results = append(results, engine.Replay(ctx, w, job))
 				}
 			}
 			r.report.addWindows(results)
-			if err := errors.Join(failed...); err == nil && ctx.Err() == nil {
-				for name, value := range changedZones {
-					if err := db.Repin(ctx, name, value); err != nil {
-						return err
-					}
-				}
-			}
 			if len(results) == 0 {
 				return withCode(exitUsage, fmt.Errorf("no published window matches"))
 			}
-			return a.finishPull(ctx, db, lake, r, scopes, p, results)
+			if err := a.finishPull(ctx, db, lake, r, scopes, p, results); err != nil {
+				return err
+			}
+			for name, value := range changedZones { // only now does everything follow the new settings
+				if err := db.Repin(ctx, name, value); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	})
 }

@@ -68,7 +68,7 @@ func (a *app) exportCommand() *cobra.Command {
 			if len(a.scopeTexts) == 0 {
 				scopes = nil // every site that the database knows
 			}
-			lake, err := a.openLake()
+			lake, err := a.openLake(false)
 			if err != nil {
 				return err
 			}
@@ -108,7 +108,7 @@ them with the ledger and the manifest. Nothing is changed.`,
 			if err := a.loadConfig(NeedDatabase, NeedLake); err != nil {
 				return err
 			}
-			lake, err := a.openLake()
+			lake, err := a.openLake(false)
 			if err != nil {
 				return err
 			}

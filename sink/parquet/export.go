@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
@@ -166,37 +167,49 @@ func (l *Lake) refuseStrangers(f *files) error {
 	return nil
 }
 
+// exportPartitions exports what is stale, one partition after the other; but while one is encoded, the database already sorts the next.
 func (l *Lake) exportPartitions(
 	ctx context.Context, f *files, store pipeline.PartitionStore, opt ExportOptions,
 	states []pipeline.PartitionState, manifest *Manifest, sum *Summary,
 ) error {
+	var g *errgroup.Group
+	g, ctx = errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	turn := make(chan struct{}) // closed when the partition before is done
+	close(turn)
 	for _, s := range states {
 		if len(opt.Sites) > 0 && !slices.Contains(opt.Sites, s.Site) {
 			continue
 		}
 		reason, err := l.stale(f, manifest, s)
 		if err != nil {
-			return fmt.Errorf("export partition %s: %w", s.Partition, err)
+			return errors.Join(fmt.Errorf("export partition %s: %w", s.Partition, err), g.Wait())
 		}
-		if reason == "" && !opt.All {
+		if s.Archived || reason == "" && !opt.All { // of an archived partition the file is all there is
 			sum.Clean++
 			continue
 		}
-		began := time.Now()
-		done, err := l.exportPartition(ctx, f, store, s, manifest, opt.Progress)
-		if err != nil {
-			return fmt.Errorf("export partition %s: %w", s.Partition, err)
-		}
-		sum.Exported = append(sum.Exported, done)
-		sum.Rows += done.File.Rows
-		if done.Written {
-			sum.Bytes += done.File.Bytes
-		}
-		l.log.Info("partition exported", zap.Stringer("partition", s.Partition), zap.String("reason", cmp.Or(reason, "all were asked for")),
-			zap.Int64("rows", done.File.Rows), zap.Int64("bytes", done.File.Bytes), zap.Bool("written", done.Written),
-			zap.Duration("took", time.Since(began)))
+		before, done := turn, make(chan struct{})
+		turn = done
+		g.Go(func() error {
+			defer close(done)
+			began := time.Now()
+			exported, err := l.exportPartition(ctx, f, store, s, manifest, before, opt.Progress)
+			if err != nil {
+				return fmt.Errorf("export partition %s: %w", s.Partition, err)
+			}
+			sum.Exported = append(sum.Exported, exported)
+			sum.Rows += exported.File.Rows
+			if exported.Written {
+				sum.Bytes += exported.File.Bytes
+			}
+			l.log.Info("partition exported", zap.Stringer("partition", s.Partition), zap.String("reason", cmp.Or(reason, "all were asked for")),
+				zap.Int64("rows", exported.File.Rows), zap.Int64("bytes", exported.File.Bytes), zap.Bool("written", exported.Written),
+				zap.Duration("took", time.Since(began)))
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 // prune drops entries of partitions that the ledger does not know; their files, if any, are foreign.
@@ -246,9 +259,9 @@ func (l *Lake) stale(f *files, manifest *Manifest, s pipeline.PartitionState) (r
 	return "", nil
 }
 
-// exportPartition reads one partition in one snapshot and puts its file in place.
+// exportPartition reads one partition in one snapshot and, once its turn has come, puts its file in place.
 func (l *Lake) exportPartition(
-	ctx context.Context, f *files, store pipeline.PartitionStore, s pipeline.PartitionState, manifest *Manifest,
+	ctx context.Context, f *files, store pipeline.PartitionStore, s pipeline.PartitionState, manifest *Manifest, turn <-chan struct{},
 	progress func(p pipeline.Partition, rowsDone, rowsTotal int64),
 ) (Exported, error) {
 	path, err := l.partitionPath(s.Partition)
@@ -258,6 +271,15 @@ func (l *Lake) exportPartition(
 	staged := l.staging() + "/" + strings.ReplaceAll(path, "/", "+")
 	var entry Entry
 	read := func(state pipeline.PartitionState, windows []pipeline.PublishedWindow, rows iter.Seq2[*record.Row, error]) (err error) {
+		rows, stop := peek(rows)
+		defer stop()
+		select {
+		case <-turn:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // the partition before failed, which ends its turn too
+			return context.Cause(ctx)
+		}
 		entry, err = l.stage(ctx, f, staged, state, rows, progress)
 		entry.Path = path
 		entry.Windows = slices.SortedFunc(slices.Values(windows), func(a, b pipeline.PublishedWindow) int { return cmp.Compare(a.WindowID, b.WindowID) })
@@ -278,6 +300,19 @@ func (l *Lake) exportPartition(
 	}
 	manifest.put(entry)
 	return Exported{Partition: s.Partition, File: entry.Facts(), Written: written}, nil
+}
+
+// peek waits for the first row, so that the query behind rows has done its sorting, and returns the same rows. stop must be called.
+func peek(rows iter.Seq2[*record.Row, error]) (peeked iter.Seq2[*record.Row, error], stop func()) {
+	next, stop := iter.Pull2(rows)
+	row, err, ok := next()
+	return func(yield func(*record.Row, error) bool) {
+		for ; ok; row, err, ok = next() {
+			if !yield(row, err) {
+				return
+			}
+		}
+	}, stop
 }
 
 // stage writes the rows as a synced file beside the lake.

@@ -38,6 +38,7 @@ type Config struct {
 	Unit       pipeline.Unit   // the length of a partition: pipeline.Month or pipeline.Day
 	DomainID   string          // the tenant whose records these are
 	SourceZone string          // the zone that usage dates are in
+	Rezone     bool            // take over a lake of another SourceZone: every row has been published anew under this one
 	Log        *zap.Logger     // nil logs nothing
 
 	// LockWait is how long Export and Check wait for another process's export to end; zero fails at once with ErrLakeLocked.

@@ -470,7 +470,7 @@ func TestCheckReadsTheColumns(t *testing.T) {
 	store.parts[0].state.File.Bytes, store.parts[0].state.File.SHA256 = sum.Exported[0].File.Bytes, sum.Exported[0].File.SHA256
 
 	got := differences(t, lake, store)
-	for _, want := range []string{"digest: the file's columns give", `factor "upflow"`, "--all --scope hcso-213"} {
+	for _, want := range []string{"digest: the file's columns give", `factor "size"`, "--all --scope hcso-213"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got differences:\n%s\nwant one with %q", got, want)
 		}

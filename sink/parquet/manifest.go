@@ -141,7 +141,7 @@ func (l *Lake) compareIdentity(id Identity) error {
 		{"domain_id", id.DomainID, l.cfg.DomainID},
 		{"source_timezone", id.SourceTimezone, l.cfg.SourceZone},
 	} {
-		if pin.lake != pin.config {
+		if pin.lake != pin.config && !(l.cfg.Rezone && pin.what == "source_timezone") {
 			return fmt.Errorf("%w: %s has %s %q, the configuration says %q", ErrLakeMismatch, l.Dir(), pin.what, pin.lake, pin.config)
 		}
 	}

@@ -447,9 +447,9 @@ func TestDictionariesNeverFallBack(t *testing.T) {
 	t.Parallel()
 	p := month("hcso-213", "2024-03")
 	long := func(i int) record.Value {
-		return record.Value{Valid: true, Bytes: fmt.Appendf(nil, "%0200d", i)}
+		return record.Value{Valid: true, Bytes: fmt.Appendf(nil, "%0400d", i)}
 	}
-	pf := parse(t, encode(t, p, wild(p, 2*parquet.BatchRows, 1, long)))
+	pf := parse(t, encode(t, p, wild(p, parquet.BatchRows, 1, long)))
 	for i := range pf.MetaData().Schema.NumColumns() {
 		chunk, err := pf.MetaData().RowGroup(0).ColumnChunk(i)
 		if err != nil {

@@ -55,10 +55,16 @@ func (db *DB) windowsToCheck(ctx context.Context, tx pgx.Tx, ids []int64) ([]pip
 
 func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState) ([]Difference, int64, error) {
 	var found []Difference
+	otherUnit := pipeline.Day
+	if w.Unit == pipeline.Day {
+		otherUnit = pipeline.Month
+	}
 	report := func(format string, args ...any) {
 		found = append(found, Difference{
 			Where: "window " + w.Window.String(), What: fmt.Sprintf(format, args...),
-			Repair: fmt.Sprintf("sdr-sync replay --window %d, or backfill --from %s --to %s --refresh", w.ID, w.From, w.To-1),
+			// Asking the vendor again with --refresh would not do: content equal to the ledger's is not written.
+			Repair: fmt.Sprintf("sdr-sync replay --window %d, or if its landing file is gone: sdr-sync backfill --from %s --to %s --reslice=%s",
+				w.ID, w.From, w.To-1, otherUnit),
 		})
 	}
 	var content record.Digest
@@ -85,7 +91,7 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 		}
 		h := hasher.Content(row.Values)
 		content.Add(h)
-		if record.KeyOf(row.Values[begin].Int, h) != row.Key {
+		if record.KeyOf(row.Values[begin].Int, h) != row.Key || hasher.Natural(row.Site, row.Values) != row.NaturalKey {
 			badKeys++
 		}
 		if !row.Values[amount].Valid {
@@ -102,7 +108,7 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 		report("billing.sdr holds %d records, the ledger says %d", content.Count, w.Records.Count)
 	}
 	if badKeys > 0 && w.HashVersion == record.HashVersion {
-		report("%d records have a record_key that does not follow from their columns", badKeys)
+		report("%d records have a record_key or natural_key that does not follow from their columns", badKeys)
 	}
 	if missing != w.MissingAmounts {
 		report("%d records have no amount, the ledger says %d", missing, w.MissingAmounts)

@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"go.uber.org/zap/zaptest"
+
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -73,6 +75,7 @@ func openURL(t *testing.T, url string) *postgres.DB {
 func openConfig(t *testing.T, cfg postgres.Config) *postgres.DB {
 	t.Helper()
 	cfg.Now = func() time.Time { return testNow }
+	cfg.Log = zaptest.NewLogger(t)
 	db, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +351,7 @@ func (d *database) versions(t *testing.T) []string {
 // facts are all facts as text, without the window that published them.
 func (d *database) facts(t *testing.T) []string {
 	t.Helper()
-	return list[string](t, d, `SELECT (to_jsonb(s) - 'window_id')::text FROM billing.sdr s ORDER BY 1 COLLATE "C"`)
+	return list[string](t, d, `SELECT (to_jsonb(s) - 'window_id')::text FROM billing.sdr s ORDER BY (to_jsonb(s) - 'window_id')::text COLLATE "C"`)
 }
 
 // content is all that a publication may change, physical versions included.

@@ -147,9 +147,10 @@ func (db *DB) SaveJob(ctx context.Context, j pipeline.Job) (pipeline.Job, error)
 	return j, wrap(err, "store job %s", j.ID)
 }
 
-// UpdateJob stores state, progress, counts, times and note of a job.
+// UpdateJob stores state, progress, counts, times and note of a live job. One that has come to its end stays there: a run that lost
+// its lease must not bring it back to life.
 func (db *DB) UpdateJob(ctx context.Context, j pipeline.Job) error {
-	_, err := db.pool.Exec(ctx, updateJob, updateJobArgs(j, db.cfg.Now(), nil, nil)...)
+	_, err := db.pool.Exec(ctx, updateJob+" AND state IN ('open', 'landed')", updateJobArgs(j, db.cfg.Now(), nil, nil)...)
 	return wrap(err, "store the state of job %d", j.Row)
 }
 

@@ -120,9 +120,12 @@ func (db *DB) CheckPrivileges(ctx context.Context) error {
 	return wrap(err, "check privileges")
 }
 
-// Query runs a read-only query and returns its columns and rows as text.
+// Query runs a query in the role of a reader and returns its columns and rows as text.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (columns []string, rows [][]string, err error) {
 	err = db.inTx(ctx, snapshot, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL ROLE sdr_sync_reader"); err != nil {
+			return err
+		}
 		result, err := tx.Query(ctx, query, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.O
 		var lost *commitError
 		if errors.As(err, &lost) && ctx.Err() == nil {
 			// The answer to COMMIT is lost: the ledger knows whether it happened.
-			committed, readErr := db.committed(ctx, r)
+			committed, readErr := db.committed(ctx, r, outcomes)
 			if readErr != nil {
 				return nil, errors.Join(err, readErr)
 			}
@@ -69,18 +69,27 @@ func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) erro
 	return nil
 }
 
-// committed tells whether the publication whose COMMIT answer was lost took place: its jobs are then at their end in the ledger.
-func (db *DB) committed(ctx context.Context, r pipeline.Replacement) (bool, error) {
-	for _, p := range r.Publish {
-		job, err := db.Job(ctx, p.Job.Row)
-		if err != nil {
-			return false, wrap(err, "learn what became of window %s", p.Job.Window)
+// committed tells whether the publication whose COMMIT answer was lost took place: its jobs then have the end in the ledger that it gave
+// them. Locking their rows waits for a COMMIT that the server is still busy with.
+func (db *DB) committed(ctx context.Context, r pipeline.Replacement, outcomes []pipeline.Outcome) (bool, error) {
+	all := true
+	err := db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		for i, p := range r.Publish {
+			var state string
+			var generation int
+			err := tx.QueryRow(ctx, "SELECT state, coalesce(generation, 0) FROM sdr_sync.job WHERE job_row = $1 FOR UPDATE", p.Job.Row).Scan(&state, &generation)
+			if err != nil {
+				return wrap(err, "learn what became of window %s", p.Job.Window)
+			}
+			if outcomes[i].Unchanged {
+				all = all && (r.Replay || state == pipeline.StateUnchanged)
+			} else {
+				all = all && state == pipeline.StatePublished && generation == outcomes[i].Generation
+			}
 		}
-		if job.State != pipeline.StatePublished && job.State != pipeline.StateUnchanged {
-			return false, nil
-		}
-	}
-	return true, nil
+		return nil
+	})
+	return all, err
 }
 
 func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes []pipeline.Outcome, err error) {
@@ -125,7 +134,21 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 	}
 	job := p.Job
 	job.Records, job.Quarantined = p.Records.Count, p.Quarantined.Count
-	if found && old.HashVersion == record.HashVersion && old.Records == p.Records && old.Quarantined == p.Quarantined {
+	unchanged := found && old.HashVersion == record.HashVersion && old.Records == p.Records && old.Quarantined == p.Quarantined
+	damaged := false
+	if found && r.Replay {
+		// A replay is also what mends a window whose tables no longer hold what the ledger says, and what moves records to the usage dates
+		// of another time zone. Neither shows in the digests.
+		if damaged, err = db.damaged(ctx, tx, old); err != nil {
+			return pipeline.Outcome{}, err
+		}
+		sameDates, err := hasUsageDates(ctx, tx, old.ID, p.UsageDates)
+		if err != nil {
+			return pipeline.Outcome{}, err
+		}
+		unchanged = unchanged && sameDates && !damaged
+	}
+	if unchanged {
 		outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation, Unchanged: true, ToBefore: old.To}
 		if r.Replay {
 			return outcome, nil
@@ -158,7 +181,12 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 	if err != nil {
 		return outcome, err
 	}
-	if old.Records.Count == 0 {
+	if damaged {
+		if outcome.Deleted, err = clearWindow(ctx, tx, old, touched); err != nil {
+			return outcome, err
+		}
+	}
+	if old.Records.Count == 0 || damaged {
 		outcome.Inserted, err = db.load(ctx, tx, "billing.sdr", old.ID, p)
 		for date := range p.UsageDates {
 			touched.add(w.Scope.Site, date)
@@ -169,15 +197,15 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 	if err != nil {
 		return outcome, err
 	}
-	if got := old.Records.Count + outcome.Inserted - outcome.Deleted; got != p.Records.Count {
+	if got := old.Records.Count + outcome.Inserted - outcome.Deleted; got != p.Records.Count && !damaged {
 		return outcome, fmt.Errorf("the table would hold %d records of the window and %d were landed: this is a defect, please report it", got, p.Records.Count)
 	}
-	if outcome.Inserted+outcome.Deleted > 0 {
+	if outcome.Inserted+outcome.Deleted > 0 || damaged {
 		if err := replaceRollup(ctx, tx, old.ID); err != nil {
 			return outcome, err
 		}
 	}
-	if old.Quarantined != p.Quarantined {
+	if old.Quarantined != p.Quarantined || damaged {
 		if err := replaceQuarantine(ctx, tx, old.ID, p); err != nil {
 			return outcome, err
 		}
@@ -339,23 +367,62 @@ func replaceQuarantine(ctx context.Context, tx pgx.Tx, windowID int64, p pipelin
 	return nil
 }
 
-// retire takes a window's rows away; other windows of the same transaction bring them back as theirs.
-func (db *DB) retire(ctx context.Context, tx pgx.Tx, old pipeline.WindowState, touched touchedDates) error {
-	var dates []time.Time
-	if err := tx.QueryRow(ctx, "SELECT coalesce(array_agg(DISTINCT usage_date), '{}') FROM sdr_sync.usage_rollup WHERE window_id = $1", old.ID).Scan(&dates); err != nil {
-		return wrap(err, "retire window %s", old.Window)
+// damaged tells whether the tables hold something else than the ledger says of the window.
+func (db *DB) damaged(ctx context.Context, tx pgx.Tx, w pipeline.WindowState) (bool, error) {
+	found, _, err := db.checkWindow(ctx, tx, w)
+	return len(found) > 0, wrap(err, "check what stands there")
+}
+
+// hasUsageDates tells whether the window has as many records on each usage date as want says.
+func hasUsageDates(ctx context.Context, tx pgx.Tx, windowID int64, want map[pipeline.Date]int64) (bool, error) {
+	rows, err := tx.Query(ctx, "SELECT usage_date, sum(records)::bigint FROM sdr_sync.usage_rollup WHERE window_id = $1 GROUP BY 1", windowID)
+	if err != nil {
+		return false, wrap(err, "read the usage dates")
 	}
-	for _, d := range dates {
-		touched.add(old.Scope.Site, dateOf(d))
+	have := map[pipeline.Date]int64{}
+	var date time.Time
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&date, &n}, func() error {
+		have[dateOf(date)] = n
+		return nil
+	})
+	return maps.Equal(have, want), wrap(err, "read the usage dates")
+}
+
+// clearWindow takes all rows of a window away and returns how many records were among them.
+func clearWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState, touched touchedDates) (deleted int64, err error) {
+	rows, err := tx.Query(ctx, `
+		WITH gone AS (DELETE FROM billing.sdr WHERE window_id = $1 RETURNING site, usage_date)
+		SELECT site, usage_date, count(*) FROM gone GROUP BY 1, 2`, w.ID)
+	if err != nil {
+		return 0, wrap(err, "delete the records of window %s", w.Window)
+	}
+	var site string
+	var date time.Time
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&site, &date, &n}, func() error {
+		touched.add(site, dateOf(date))
+		deleted += n
+		return nil
+	})
+	if err != nil {
+		return 0, wrap(err, "delete the records of window %s", w.Window)
 	}
 	for _, statement := range []string{
-		"DELETE FROM billing.sdr WHERE window_id = $1",
 		"DELETE FROM sdr_sync.usage_rollup WHERE window_id = $1",
 		"DELETE FROM sdr_sync.quarantine WHERE window_id = $1",
 	} {
-		if _, err := tx.Exec(ctx, statement, old.ID); err != nil {
-			return wrap(err, "retire window %s", old.Window)
+		if _, err := tx.Exec(ctx, statement, w.ID); err != nil {
+			return 0, wrap(err, "clear window %s", w.Window)
 		}
+	}
+	return deleted, nil
+}
+
+// retire takes a window's rows away; other windows of the same transaction bring them back as theirs.
+func (db *DB) retire(ctx context.Context, tx pgx.Tx, old pipeline.WindowState, touched touchedDates) error {
+	if _, err := clearWindow(ctx, tx, old, touched); err != nil {
+		return wrap(err, "retire window %s", old.Window)
 	}
 	tag, err := tx.Exec(ctx, "UPDATE sdr_sync.window SET retired_at = $3 WHERE window_id = $1 AND generation = $2 AND retired_at IS NULL", old.ID, old.Generation, db.cfg.Now())
 	if err == nil && tag.RowsAffected() != 1 {
