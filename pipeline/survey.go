@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -19,6 +20,7 @@ type survey struct {
 	decoder *record.Decoder
 	row     *record.Row
 	twins   *record.Twins
+	rejects rejects
 
 	seq         int64
 	pages       int64
@@ -35,13 +37,15 @@ func newSurvey(stream *schemas.Stream, options record.Options, dir string) (*sur
 	if err != nil {
 		return nil, err
 	}
+	surveying := options
+	surveying.Survey = true
 	return &survey{
-		stream: stream, options: options, decoder: record.NewDecoder(stream, options), row: record.NewRow(stream), twins: twins,
+		stream: stream, options: options, decoder: record.NewDecoder(stream, surveying), row: record.NewRow(stream), twins: twins, rejects: rejects{dir: dir},
 		usageDates: map[Date]int64{}, reasons: map[string]int64{},
 	}, nil
 }
 
-func (s *survey) close() error { return s.twins.Close() }
+func (s *survey) close() error { return errors.Join(s.twins.Close(), s.rejects.close()) }
 
 // add surveys the next page.
 func (s *survey) add(p Page) error {
@@ -57,6 +61,9 @@ func (s *survey) add(p Page) error {
 				s.example = fmt.Sprintf("page %d, record %d: %s %s: %s", s.pages, position, reject.Reason, reject.Field, reject.Detail)
 			}
 			h = &reject.RawHash
+			if err := s.rejects.add(s.seq, Rejected{Reject: *reject, Page: int(s.pages), Position: position, Raw: element}); err != nil {
+				return err
+			}
 		} else {
 			s.records.Add(s.row.Hash)
 			s.usageDates[s.row.UsageDate]++
@@ -90,49 +97,34 @@ func (s *survey) publication(job Job, pages func() iter.Seq2[Page, error]) Publi
 	return Publication{
 		Job: job, Records: s.records, Quarantined: s.quarantined, MissingAmounts: s.decoder.MissingAmounts(),
 		UsageDates: s.usageDates, UnknownFields: s.decoder.Unknown(),
-		Rows: func(yield func(*record.Row, error) bool) {
-			err := s.pass(pages(), func(row *record.Row, _ *Rejected) bool { return row == nil || yield(row, nil) })
-			if err != nil {
-				yield(nil, err)
-			}
-		},
-		Rejects: func(yield func(Rejected, error) bool) {
-			err := s.pass(pages(), func(_ *record.Row, r *Rejected) bool { return r == nil || yield(*r, nil) })
-			if err != nil {
-				yield(Rejected{}, err)
-			}
-		},
+		Rows:    func(yield func(*record.Row, error) bool) { s.rows(pages(), yield) },
+		Rejects: s.rejects.all(s.twins),
 	}
 }
 
-// pass decodes the pages again, now with every twin's ordinal, and hands over either a row or a reject until visit says no.
-func (s *survey) pass(pages iter.Seq2[Page, error], visit func(*record.Row, *Rejected) bool) error {
+// rows decodes the pages again, now with every twin's ordinal, and yields what is no reject.
+func (s *survey) rows(pages iter.Seq2[Page, error], yield func(*record.Row, error) bool) {
 	decoder, row, ordinals := record.NewDecoder(s.stream, s.options), record.NewRow(s.stream), s.twins.Pass()
-	seq, page := int64(0), 0
+	seq := int64(0)
 	for p, err := range pages {
 		if err != nil {
-			return err
+			yield(nil, err)
+			return
 		}
-		page++
-		position := 0
 		for element := range record.Elements(p.Data) {
-			position++
 			ordinal, err := ordinals.Ordinal(seq)
 			if err != nil {
-				return err
+				yield(nil, err)
+				return
 			}
 			seq++
-			more := true
-			if reject := decoder.Decode(element, row); reject != nil {
-				more = visit(nil, &Rejected{Reject: *reject, Page: page, Position: position, Ordinal: ordinal, Raw: element})
-			} else {
-				row.Ordinal = ordinal
-				more = visit(row, nil)
+			if decoder.Decode(element, row) != nil {
+				continue // in the survey's rejects
 			}
-			if !more {
-				return nil
+			row.Ordinal = ordinal
+			if !yield(row, nil) {
+				return
 			}
 		}
 	}
-	return nil
 }

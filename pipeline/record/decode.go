@@ -20,6 +20,9 @@ type Options struct {
 	// NotAfter is the first instant that the begin time may no longer have; zero means no bound.
 	NotAfter time.Time
 
+	// Survey leaves NaturalKey and Key of rows unset: whoever only counts and compares does not need them.
+	Survey bool
+
 	// IgnoreFields are unknown keys to leave out of the extra field, in any spelling.
 	IgnoreFields []string
 }
@@ -59,6 +62,7 @@ type Decoder struct {
 	when     int // position of the time field
 	decimal  int // position of the first decimal field, -1 if there is none
 	site     string
+	survey   bool
 	notAfter int64
 
 	names     *names
@@ -89,6 +93,7 @@ func NewDecoder(s *schemas.Stream, o Options) *Decoder {
 		when:     s.Index(s.TimeField),
 		decimal:  slices.IndexFunc(s.Fields, func(f schemas.Field) bool { return f.Type == schemas.Decimal }),
 		site:     o.Site,
+		survey:   o.Survey,
 		notAfter: maxMicros + 1,
 		clocks:   timestampFields(s, zone),
 		calendar: calendar{zone: zone},
@@ -145,8 +150,10 @@ func (d *Decoder) Decode(element []byte, row *Row) *Reject {
 	}
 	begin := row.Values[d.when].Int
 	row.Hash = d.hasher.Content(row.Values)
-	row.NaturalKey = d.hasher.Natural(d.site, row.Values)
-	row.Key = KeyOf(begin, row.Hash)
+	if !d.survey {
+		row.NaturalKey = d.hasher.Natural(d.site, row.Values)
+		row.Key = KeyOf(begin, row.Hash)
+	}
 	row.UsageDate = d.calendar.dateOf(begin)
 	row.Site, row.Ordinal, row.WindowID = d.site, 0, 0
 	return nil

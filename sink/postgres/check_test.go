@@ -24,14 +24,14 @@ func TestCheckAndRepair(t *testing.T) {
 		{"a text", "UPDATE billing.sdr SET resource_id = resource_id || ' '" + one, []string{"billing.sdr holds", "record_key"}},
 		{"NULL for the empty text", "UPDATE billing.sdr SET tag = NULL WHERE window_id = %[1]d AND tag = ''", []string{"billing.sdr holds", "record_key"}},
 		{"a time", "UPDATE billing.sdr SET begin_time = begin_time + interval '1 microsecond'" + one, []string{"billing.sdr holds", "record_key"}},
-		{"two amounts swapped", "UPDATE billing.sdr SET accumulate_factor_value = 1 - accumulate_factor_value WHERE window_id = %[1]d AND accumulate_factor_value < 2", []string{"billing.sdr holds", "record_key"}},
+		{"two amounts swapped", "UPDATE billing.sdr SET accumulate_factor_value = 2 - accumulate_factor_value WHERE window_id = %[1]d AND resource_id IN ('vm-0000', 'vm-0001')", []string{"billing.sdr holds", "record_key"}},
 		{"the extra fields", "UPDATE billing.sdr SET extra = extra || '{\"x\": 1}' WHERE window_id = %[1]d AND extra IS NOT NULL", []string{"billing.sdr holds", "record_key"}},
 		{"a key", "UPDATE billing.sdr SET record_key = gen_random_uuid()" + one, []string{"record_key"}},
 		{"a natural key", "UPDATE billing.sdr SET natural_key = gen_random_uuid()" + one, []string{"natural_key"}},
 		{"a usage date", "UPDATE billing.sdr SET usage_date = usage_date + 1" + one, []string{"daily sums"}},
-		{"a site", "UPDATE billing.sdr SET site = 'hcso-9'" + one, []string{"another site", "daily sums"}},
+		{"a site", "UPDATE billing.sdr SET site = 'hcso-9'" + one, []string{"natural_key", "another site", "daily sums"}},
 		{"a deleted record", "DELETE FROM billing.sdr" + one, []string{"billing.sdr holds 11 records", "daily sums"}},
-		{"all records deleted", "DELETE FROM billing.sdr WHERE window_id = %[1]d", []string{"billing.sdr holds 0 records", "daily sums"}},
+		{"all records deleted", "DELETE FROM billing.sdr WHERE window_id = %[1]d", []string{"billing.sdr holds 0 records", "no amount", "daily sums"}},
 		{"a doubled record", `
 			CREATE TEMPORARY TABLE double AS SELECT * FROM billing.sdr` + one + `;
 			UPDATE double SET ordinal = 1; INSERT INTO billing.sdr TABLE double; DROP TABLE double`, []string{"billing.sdr holds 13 records", "daily sums"}},

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/big"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -356,7 +357,7 @@ func replaceQuarantine(ctx context.Context, tx pgx.Tx, windowID int64, p pipelin
 			dst = appendField(appendBigint(dst, windowID), r.RawHash[:])
 			dst = appendBigint(appendInteger(dst, r.Ordinal), p.Job.Row)
 			dst = appendInteger(appendInteger(dst, int32(r.Page)), int32(r.Position))
-			return appendField(appendText(appendText(appendText(dst, r.Reason), r.Field), r.Detail), r.Raw), nil
+			return appendField(appendText(appendText(appendText(dst, r.Reason), storable(r.Field)), storable(r.Detail)), r.Raw), nil
 		})
 	if err != nil {
 		return wrap(err, "fill the quarantine")
@@ -417,6 +418,11 @@ func clearWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState, touched
 		}
 	}
 	return deleted, nil
+}
+
+// storable drops what a text column can't hold; the record itself is kept as bytes.
+func storable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
 }
 
 // retire takes a window's rows away; other windows of the same transaction bring them back as theirs.
