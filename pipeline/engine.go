@@ -678,7 +678,7 @@ func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result 
 		return nil
 	}()
 	if result.Err != nil {
-		result.Err, result.Status = fmt.Errorf("replay window %s: %w", state.Window, result.Err), Failed
+		result.Err, result.Status = fmt.Errorf("replay window %s: %w", state.Window, withCause(ctx, result.Err)), Failed
 	}
 	result.Pages, result.Records, result.Quarantined, result.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.decoder.Unknown()
 	return result

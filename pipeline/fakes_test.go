@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -183,7 +184,7 @@ func (v *vendor) page(ctx context.Context, jobID, marker string) (pipeline.Page,
 	v.outstanding++
 	v.mostOutstanding = max(v.mostOutstanding, v.outstanding)
 	released := false
-	page := pipeline.Page{Asked: marker, Next: p.next, Body: body, Release: func() {
+	page := pipeline.Page{Next: p.next, Body: body, Release: func() {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		if released {
@@ -337,6 +338,13 @@ func read(p pipeline.Publication) (*storedWindow, error) {
 func (l *memoryLedger) publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.Outcome, error) {
 	var stored []*storedWindow
 	for _, p := range r.Publish {
+		// A pass that ends early, as after a lost connection, leaves the next ones whole.
+		for range p.Rows {
+			break
+		}
+		for range p.Rejects {
+			break
+		}
 		first, err := read(p)
 		if err != nil {
 			return nil, err
@@ -656,6 +664,12 @@ func (f *outsideFile) Restart() error {
 func (f *outsideFile) Pages() iter.Seq2[pipeline.Page, error] {
 	return func(yield func(pipeline.Page, error) bool) {
 		if err := f.o.call("Pages", func() error { return nil }); err != nil {
+			for p, err := range f.LandingFile.Pages() { // it breaks after the first page
+				if !yield(p, err) {
+					return
+				}
+				break
+			}
 			yield(pipeline.Page{}, err)
 			return
 		}
@@ -939,6 +953,17 @@ func (w *world) check() {
 	defer w.mu.Unlock()
 	for _, p := range slices.Concat(w.vendor.problems, w.ledger.problems, w.problems) {
 		w.t.Errorf("%s", p)
+	}
+	if w.path != "" {
+		entries, err := os.ReadDir(w.path)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !e.IsDir() {
+				w.t.Errorf("%s is left in the folder for what is spilled", e.Name())
+			}
+		}
 	}
 	if w.vendor.outstanding != 0 {
 		w.t.Errorf("%d pages were not released", w.vendor.outstanding)

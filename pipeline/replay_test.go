@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -64,6 +65,22 @@ func TestReplay(t *testing.T) {
 		t.Errorf("back in UTC the replay ends with %+v", r)
 	}
 	w.wantRows(march.From, 5, rows)
+}
+
+func TestReplayStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	march := monthWindow(t, testScope, "2024-03-01")
+	rows := w.fill(march.From, march.From+2, 3)
+	w.mustRun(pipeline.Published, march)
+	w.cfg.SourceZone = beijing
+	ctx, stop := context.WithCancelCause(t.Context())
+	stop(errStop)
+	engine, _ := w.engine(fault{})
+	if r := engine.Replay(ctx, w.ledger.window(march.From).state, w.ledger.jobs[0]); r.Status != pipeline.Failed || !errors.Is(r.Err, errStop) {
+		t.Errorf("the stopped replay ends as %s, %v, want %v", r.Status, r.Err, errStop)
+	}
+	w.wantRows(march.From, 1, rows)
 }
 
 // TestReplayAfterRestatement takes the pages of the current generation, not of another.

@@ -216,10 +216,10 @@ func configKeys() []configKey {
 			"How long one call may take.",
 		},
 		{
-			"http.retry_for", "5m", 0, notNeg,
-			func(c *Config) bool { return c.HTTP.RetryFor >= 0 },
+			"http.retry_for", "5m", 0, positive,
+			func(c *Config) bool { return c.HTTP.RetryFor > 0 },
 			func(c *Config) any { return &c.HTTP.RetryFor },
-			"How long a call that fails for a passing reason is repeated. 0: not at all.",
+			"How long a call may take with all its repetitions; one that fails for a passing reason is repeated until then.",
 		},
 
 		{

@@ -123,6 +123,13 @@ func (a *app) checkDatabase(ctx context.Context, check func(string, string, erro
 
 // checkAgreement compares what the database pinned with the configuration.
 func (a *app) checkAgreement(ctx context.Context, db *postgres.DB, check func(string, string, error) bool) {
+	known, err := db.Scopes(ctx, streamSDR)
+	if err != nil {
+		check("agreement", "", err)
+	}
+	if len(known) == 0 {
+		return // nothing is published yet: a run may still pin otherwise
+	}
 	wanted := a.zonePins()
 	wanted["domain_id"], wanted["parquet_partition"] = a.cfg.ESM.DomainID, string(a.cfg.Parquet.Partition)
 	for name, value := range wanted {

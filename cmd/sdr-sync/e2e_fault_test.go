@@ -123,7 +123,7 @@ func (w *world) hits() (n int) {
 func (w *world) hides(f finished) {
 	w.t.Helper()
 	for _, secret := range []string{w.settings["iam.password"], "X-Auth-Token"} {
-		if strings.Contains(f.out+f.err, secret) {
+		if secret != "" && strings.Contains(f.out+f.err, secret) {
 			w.t.Errorf("%q shows in what the program prints: %s", secret, f)
 		}
 	}
@@ -134,8 +134,7 @@ func TestResultsMoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	command := []string{"backfill", "--from", "2024-03", "--to", "2024-03", "--today", someday}
-	w.settings["http.retry_for"] = "0"
-	w.fault("page:5x*:status=503")
+	w.fault("page:5x*:status=400")
 	w.want(exitIncomplete, command...)
 	if got := w.jobStates(); got != "open" {
 		t.Errorf("jobs: got %q, want one that is open", got)
@@ -184,16 +183,15 @@ func TestOneWindowFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	w.settings["sync.parallel"] = "1" // so that the first page is January's
-	w.settings["http.retry_for"] = "0"
-	w.fault("page:1:status=500")
+	w.fault("page:1:status=400")
 	f := w.want(exitIncomplete, w.backfill()...)
 	contains(t, f.out, "failed", "published")
-	contains(t, f.err, "[2024-01-01, 2024-02-01)", "status 500")
+	contains(t, f.err, "[2024-01-01, 2024-02-01)", "status 400")
 	if got := len(w.windows()); got != 3 {
 		t.Errorf("got %d windows, want the three others: %v", got, w.windows())
 	}
 	w.proof("2024-02-01", someday)
-	contains(t, w.want(exitOK, "status", "--today", someday).out, "1 query jobs are unfinished", "missing")
+	contains(t, w.want(exitOK, "status", "--today", someday).out, "1 query jobs are unfinished")
 	w.want(exitOK, w.backfill()...)
 	w.proof(firstDay, someday)
 	w.noDebris()

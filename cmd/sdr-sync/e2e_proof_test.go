@@ -293,7 +293,7 @@ func (w *world) noDebris() {
 	for _, row := range w.ask(`
 		SELECT w.window_id, w.generation, coalesce(run.command, '') = 'replay' FROM sdr_sync.window w
 		LEFT JOIN sdr_sync.restatement r USING (window_id, generation) LEFT JOIN sdr_sync.run ON run.run_id = r.run_id WHERE w.retired_at IS NULL`) {
-		of, current := 0, row[2] == "true"
+		of, current := 0, row[2] == "t"
 		for _, name := range kept {
 			if strings.Contains(name, ".window-"+row[0]+".gen-") {
 				of++

@@ -42,6 +42,9 @@ Windows that are published and settled are skipped unless --refresh asks the ven
 		Example: "  sdr-sync backfill --from 2024-01 --to 2024-03\n  sdr-sync backfill --from 2023-01 --to 2023-12 --plan",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from == "" || to == "" {
+				return withCode(exitUsage, errors.New("say which file dates to publish: --from and --to"))
+			}
 			var err error
 			if p.ask.From, p.ask.To, err = span(from, to); err != nil {
 				return withCode(exitUsage, err)
@@ -63,8 +66,6 @@ Windows that are published and settled are skipped unless --refresh asks the ven
 	cmd.Flags().BoolVar(&p.ask.Refresh, "refresh", false, "ask the vendor again for published windows too")
 	cmd.Flags().StringVar(&reslice, "reslice", "", "cut what is published in the span into windows of a month or a day anew")
 	a.pullFlags(cmd, &p)
-	_ = cmd.MarkFlagRequired("from")
-	_ = cmd.MarkFlagRequired("to")
 	return cmd
 }
 
@@ -148,6 +149,9 @@ func (a *app) pull(ctx context.Context, p pull) error {
 	}
 	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
 		return a.asRun(ctx, db, scopes, p.command, now, func(ctx context.Context, r *runInfo) error {
+			if err := lake.Belongs(ctx, db); err != nil {
+				return err
+			}
 			land, err := a.openLanding()
 			if err != nil {
 				return err
@@ -246,7 +250,7 @@ func expectations(ctx context.Context, db *postgres.DB, groups [][]pipeline.Plan
 // finishPull exports what the windows changed, verifies it, and turns everything that went wrong into one error.
 func (a *app) finishPull(ctx context.Context, db *postgres.DB, lake *parquet.Lake, r *runInfo, scopes []pipeline.Scope, p pull, results []pipeline.Result) error {
 	var failed []error
-	var changed []int64
+	changed := []int64{}
 	for _, result := range results {
 		if result.Err != nil {
 			failed = append(failed, result.Err)
@@ -265,7 +269,7 @@ func (a *app) finishPull(ctx context.Context, db *postgres.DB, lake *parquet.Lak
 	if err != nil {
 		return errors.Join(append(failed, err)...)
 	}
-	if len(changed) > 0 && !p.noVerify {
+	if len(changed)+len(exported.partitions) > 0 && !p.noVerify { // a killed run may have left nothing but the export to do
 		verified, err := a.verifyWindows(ctx, db, lake, changed, exported.partitions)
 		r.report.Verify = &verified
 		failed = append(failed, err)
@@ -333,22 +337,22 @@ func firstLine(s string) string {
 
 // checkPins makes sure that this database, these clocks and this way of asking for regions are the ones that filled it.
 func (a *app) checkPins(ctx context.Context, db *postgres.DB, command string) error {
+	known, err := db.Scopes(ctx, streamSDR)
+	if err != nil {
+		return err
+	}
 	pins := map[string]string{"domain_id": a.cfg.ESM.DomainID, "parquet_partition": string(a.cfg.Parquet.Partition)}
 	for name, value := range pins {
-		if err := db.Pin(ctx, name, value); err != nil {
+		if err := pin(ctx, db, name, value, len(known) == 0); err != nil {
 			return fmt.Errorf("%w; nothing was touched: use another database, or set it back", err)
 		}
 	}
 	if command != "replay" { // a replay is what changes them
 		for name, value := range a.zonePins() {
-			if err := db.Pin(ctx, name, value); err != nil {
+			if err := pin(ctx, db, name, value, len(known) == 0); err != nil {
 				return fmt.Errorf("%w; nothing was touched: set it back, or run `sdr-sync replay --all` to publish everything again under the new setting", err)
 			}
 		}
-	}
-	known, err := db.Scopes(ctx, streamSDR)
-	if err != nil {
-		return err
 	}
 	for _, k := range known {
 		for _, c := range a.cfg.ESM.Scopes {
@@ -360,6 +364,16 @@ func (a *app) checkPins(ctx context.Context, db *postgres.DB, command string) er
 	return nil
 }
 
+// pin fixes name to value. While nothing is published it binds nobody: a first run may have been mistaken.
+func pin(ctx context.Context, db *postgres.DB, name, value string, empty bool) error {
+	err := db.Pin(ctx, name, value)
+	var other *postgres.PinError
+	if empty && errors.As(err, &other) {
+		return db.Repin(ctx, name, value)
+	}
+	return err
+}
+
 func (a *app) zonePins() map[string]string {
 	return map[string]string{"source_timezone": a.cfg.Sync.SourceTimezone.String(), "file_timezone": a.cfg.Sync.FileTimezone.String()}
 }
@@ -367,6 +381,9 @@ func (a *app) zonePins() map[string]string {
 // tidyLanding settles what a killed run left: files of published jobs become evidence, files of ended jobs go.
 func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Dir, scopes []pipeline.Scope) error {
 	for _, s := range scopes {
+		if err := db.AbandonJobs(ctx, streamSDR, s, a.now().Add(-a.cfg.Sync.AdoptMaxAge)); err != nil {
+			return err
+		}
 		unsettled, err := db.UnsettledJobs(ctx, streamSDR, s)
 		if err != nil {
 			return err

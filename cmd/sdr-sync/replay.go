@@ -79,6 +79,9 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 			if len(changedZones) > 0 && (!all || len(a.scopeTexts) > 0) {
 				return withCode(exitUsage, errors.New("the time zones differ from those that filled this database: only `replay --all` over every scope may change them"))
 			}
+			if err := lake.Belongs(ctx, db); err != nil {
+				return err
+			}
 			land, err := a.openLanding()
 			if err != nil {
 				return err

@@ -58,7 +58,8 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
 	// Asked once before the lock, so that a refused export leaves no trace, and again under it.
-	if _, _, err := l.settle(ctx, f, store, opt.All); err != nil {
+	states, id, err := l.settle(ctx, f, store, opt.All)
+	if err != nil || id == nil && len(states) == 0 { // while there is nothing to export, no lake is begun
 		return sum, err
 	}
 	release, err := l.lock(ctx, f)
@@ -67,8 +68,7 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	}
 	defer func() { err = errors.Join(err, release()) }()
 
-	states, id, err := l.settle(ctx, f, store, opt.All)
-	if err != nil {
+	if states, id, err = l.settle(ctx, f, store, opt.All); err != nil {
 		return sum, err
 	}
 	if sum.LakeID, err = l.pin(ctx, store, id); err != nil {
@@ -92,6 +92,21 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 		return sum, errors.Join(err, f.clear(l.staging())) // a half file would fill a full disk
 	}
 	return sum, l.refuseForeign(f, states)
+}
+
+// Belongs tells whether an export would be refused: ErrLakeMismatch if lake, database and configuration don't belong together,
+// ErrLakeMissing if the lake is gone. A run asks before it publishes anything.
+func (l *Lake) Belongs(ctx context.Context, store pipeline.PartitionStore) (err error) {
+	f, err := l.openFiles()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	_, id, err := l.settle(ctx, f, store, false)
+	if err == nil && id != nil {
+		_, err = l.pin(ctx, store, id)
+	}
+	return err
 }
 
 // partitions returns the ledger's partitions, whose paths are known to be good.
@@ -133,19 +148,15 @@ func (l *Lake) settle(
 	return states, nil, nil
 }
 
-// pin returns the lake's id: that of lake.json, which the database must name too, else the one that the database pinned before, else
-// a new one.
+// pin returns the lake's id: the one that the database pinned, else a new one. A lake that is there already must have it: each lake is
+// begun by its own database, which knows its id before lake.json does.
 func (l *Lake) pin(ctx context.Context, store pipeline.PartitionStore, id *Identity) (string, error) {
-	lakeID := uuid.NewString()
-	if id != nil {
-		lakeID = id.LakeID
-	}
-	pinned, err := store.PinLake(ctx, lakeID)
+	pinned, err := store.PinLake(ctx, uuid.NewString())
 	if err != nil {
-		return "", fmt.Errorf("pin lake %s: %w", lakeID, err)
+		return "", fmt.Errorf("pin the lake: %w", err)
 	}
-	if id != nil && pinned != lakeID {
-		return "", fmt.Errorf("%w: %s is lake %s, the database feeds lake %s", ErrLakeMismatch, l.Dir(), lakeID, pinned)
+	if id != nil && pinned != id.LakeID {
+		return "", fmt.Errorf("%w: %s is lake %s, the database feeds lake %s", ErrLakeMismatch, l.Dir(), id.LakeID, pinned)
 	}
 	return pinned, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
@@ -82,7 +83,11 @@ func (c rowCodec) appendTuple(dst []byte, windowID int64, r *record.Row) ([]byte
 // arena, which is returned grown.
 func (c rowCodec) decode(raw [][]byte, arena []byte, r *record.Row) ([]byte, error) {
 	arena = arena[:0]
-	r.UsageDate = record.Date(int32(binary.BigEndian.Uint32(raw[0])) + epochDays)
+	date := int32(binary.BigEndian.Uint32(raw[0]))
+	if date == math.MaxInt32 || date == math.MinInt32 {
+		return arena, fmt.Errorf("decode column 0: an infinite date")
+	}
+	r.UsageDate = record.Date(date + epochDays)
 	if string(raw[1]) != r.Site {
 		r.Site = string(raw[1])
 	}
@@ -102,7 +107,11 @@ func (c rowCodec) decode(raw [][]byte, arena []byte, r *record.Row) ([]byte, err
 		var err error
 		switch t {
 		case schemas.Timestamp:
-			v.Int, v.Bytes = int64(binary.BigEndian.Uint64(b))+epochMicros, nil
+			micros := int64(binary.BigEndian.Uint64(b))
+			if micros == math.MaxInt64 || micros == math.MinInt64 {
+				return arena, fmt.Errorf("decode column %d: an infinite time", derivedColumns+i)
+			}
+			v.Int, v.Bytes = micros+epochMicros, nil
 			continue
 		case schemas.Decimal:
 			arena, err = appendNumericText(arena, b)

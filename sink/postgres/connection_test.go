@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -360,8 +361,31 @@ func TestBackendTerminated(t *testing.T) {
 	}
 }
 
-// An error of the rows that looks like a lost connection ends the publication in the end, with that error.
-func TestRowsThatNeverEnd(t *testing.T) {
+// The server was restarted between two publications: every pooled connection is dead when the next one begins.
+func TestConnectionsAreGone(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.publish(t, march, someRecords(3))
+	r := d.replacement(d.prepare(t, march, append(someRecords(3), sdr("20240501000000", "vm", "1"))))
+	err := d.WithLeases(t.Context(), stream, []pipeline.Scope{north}, func(ctx context.Context, tokens map[pipeline.Scope]int64) error {
+		const pooled = "pg_stat_activity WHERE datname = current_database() AND application_name = 'sdr-sync'"
+		d.exec(t, "SELECT pg_terminate_backend(pid) FROM "+pooled)
+		d.await(t, "the backends are gone", "SELECT NOT EXISTS (SELECT FROM "+pooled+")")
+		r.LeaseToken = tokens[north]
+		_, err := d.Publish(ctx, r)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	d.checkClean(t)
+	if w := d.windows(t, north)[0]; w.Generation != 2 {
+		t.Errorf("got %+v", w)
+	}
+}
+
+// An error of the rows is not the database's: it is not tried again.
+func TestRowErrorsAreNotRetried(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	p := d.prepare(t, march, someRecords(3))

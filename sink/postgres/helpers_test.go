@@ -166,12 +166,11 @@ var march = window(north, "2024-03-01", "2024-04-01")
 // sdr returns a vendor's record of a resource: begin as 14 digits, amount as JSON, and further fields as pairs of key and JSON value.
 func sdr(begin, resource, amount string, more ...string) string {
 	fields := map[string]json.RawMessage{}
-	for i, pair := range [][2]string{
+	for _, pair := range [][2]string{
 		{"record_type", `"20"`}, {"region_code", `"cn-north-213"`}, {"project_id", `"p-1"`}, {"cloud_service_type_code", `"hws.service.type.ec2"`},
 		{"resource_type_code", `"hws.resource.type.vm"`}, {"resource_spec_code", `"s6.large"`}, {"accumulate_factor_name", `"Duration"`},
 		{"begin_time", quote(begin)}, {"resource_id", quote(resource)}, {"accumulate_factor_value", amount},
 	} {
-		_ = i
 		fields[pair[0]] = json.RawMessage(pair[1])
 	}
 	for i := 0; i < len(more); i += 2 {

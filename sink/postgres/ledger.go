@@ -232,6 +232,16 @@ type prefixed struct {
 
 func (p prefixed) Scan(dest ...any) error { return p.CollectableRow.Scan(append(p.first, dest...)...) }
 
+// AbandonJobs ends the scope's live jobs created before the given time: they are too old to be adopted, and their windows may never be
+// asked for again.
+func (db *DB) AbandonJobs(ctx context.Context, stream string, scope pipeline.Scope, before time.Time) error {
+	_, err := db.pool.Exec(ctx, `
+		UPDATE sdr_sync.job SET state = 'abandoned', note = 'too old to be adopted', finished_at = $5
+		WHERE stream = $1 AND site = $2 AND region = $3 AND state IN ('open', 'landed') AND created_at < $4`,
+		stream, scope.Site, scope.Region, before, db.cfg.Now())
+	return wrap(err, "abandon old jobs of %s", scope)
+}
+
 // WantedLanding returns the rows of the jobs whose landing files are still needed: live jobs, and the newest job of a window if it was
 // refused, as evidence.
 func (db *DB) WantedLanding(ctx context.Context) (map[int64]bool, error) {

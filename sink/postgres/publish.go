@@ -22,12 +22,13 @@ import (
 // Publish carries out r in one transaction, or nothing of it. It tries again after errors that ask for it; rows are then read from
 // the landing files once more.
 func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.Outcome, error) {
-	if err := db.ensurePartitions(ctx, r); err != nil {
-		return nil, err
-	}
 	const tries = 5
 	for try := 1; ; try++ {
-		outcomes, err := db.publishOnce(ctx, r)
+		var outcomes []pipeline.Outcome
+		err := db.ensurePartitions(ctx, r)
+		if err == nil {
+			outcomes, err = db.publishOnce(ctx, r)
+		}
 		if err == nil {
 			return outcomes, nil
 		}
@@ -42,7 +43,13 @@ func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.O
 				return outcomes, nil
 			}
 		}
-		if !transient(err) || try == tries || ctx.Err() != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			if !errors.Is(err, cause) { // a connection that is closed for it may say only that
+				err = fmt.Errorf("%w: %w", err, cause)
+			}
+			return nil, err
+		}
+		if !transient(err) || try == tries {
 			return nil, err
 		}
 		db.cfg.Log.Warn("publication is tried again", zap.Int("try", try), zap.Error(err))

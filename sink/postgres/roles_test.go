@@ -3,7 +3,9 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -14,10 +16,13 @@ import (
 	"github.com/sdr-sync/sdr-sync/sink/postgres/pgtest"
 )
 
+// logins numbers the logins of this binary's one cluster.
+var logins atomic.Int64
+
 // login makes a login in the role and returns the database as it sees it.
 func (d *database) login(t *testing.T, role string) (url string, pool *pgxpool.Pool) {
 	t.Helper()
-	name := role + "_of_" + query[string](t, d, "SELECT current_database()::text")
+	name := fmt.Sprintf("%s_%d", role, logins.Add(1))
 	d.exec(t, "CREATE ROLE "+name+" LOGIN IN ROLE "+role)
 	t.Cleanup(func() { d.admin.Exec(context.Background(), "DROP ROLE "+name) })
 	url = asRole(t, d.url, name)
