@@ -343,7 +343,7 @@ func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bo
 	created := e.cfg.Now().UTC().Truncate(time.Microsecond) // before the call: a job is never thought younger than it is
 	id, err := e.source.CreateJob(ctx, request)
 	if err != nil {
-		return Job{}, false, fmt.Errorf("create the query job: %w", err)
+		return Job{}, false, err
 	}
 	// The job exists from here on: it is saved even if the run is being stopped.
 	save, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

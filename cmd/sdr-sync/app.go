@@ -82,6 +82,7 @@ Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration)
 		a.exportCommand(), a.replayCommand(), a.quarantineCommand(), a.psqlCommand(), a.leaseCommand(), a.sandboxCommand(), a.demoCommand(),
 		a.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
 	usageErrors(root)
 	return root
 }
@@ -109,9 +110,9 @@ func usageErrors(cmd *cobra.Command) {
 			}
 			return nil
 		}
-		if cmd.RunE == nil {
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-		}
+	}
+	if cmd.HasSubCommands() && !cmd.Runnable() { // arguments are checked only of what runs
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
 	for _, sub := range cmd.Commands() {
 		usageErrors(sub)
@@ -125,7 +126,9 @@ func (a *app) onTerminal() bool {
 
 func (a *app) newLog() *zap.Logger {
 	level := zapcore.InfoLevel
-	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	production := zap.NewProductionEncoderConfig()
+	production.EncodeTime, production.EncodeDuration = zapcore.RFC3339NanoTimeEncoder, zapcore.StringDurationEncoder
+	encoder := zapcore.NewJSONEncoder(production)
 	if a.onTerminal() { // the bars say what goes on
 		level = zapcore.WarnLevel
 		config := zap.NewDevelopmentEncoderConfig()
@@ -218,19 +221,26 @@ func (a *app) withDatabase(ctx context.Context, do func(context.Context, *postgr
 }
 
 // withServer starts the private Postgres if no URL is configured, brings its schema up to date, and runs do with the URL to work with.
-func (a *app) withServer(ctx context.Context, do func(context.Context, pipeline.Secret) error) (err error) {
+func (a *app) withServer(ctx context.Context, do func(context.Context, pipeline.Secret) error) error {
 	if a.cfg.Postgres.URL != "" {
 		return do(ctx, a.cfg.Postgres.URL)
 	}
+	return a.withPrivate(ctx, func(ctx context.Context, server *private.Server) error {
+		if err := a.preparePrivate(ctx, server); err != nil {
+			return err
+		}
+		return do(ctx, pipeline.Secret(server.URL(privateLogin, privateDatabase)))
+	})
+}
+
+// withPrivate runs do while the private Postgres is up.
+func (a *app) withPrivate(ctx context.Context, do func(context.Context, *private.Server) error) (err error) {
 	server, err := private.Start(ctx, private.Config{DataDir: a.cfg.Postgres.DataDir, Log: a.log})
 	if err != nil {
-		return fmt.Errorf("start the private Postgres: %w", err)
-	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	if err := a.preparePrivate(ctx, server); err != nil {
 		return err
 	}
-	return do(ctx, pipeline.Secret(server.URL(privateLogin, privateDatabase)))
+	defer func() { err = errors.Join(err, server.Close()) }()
+	return do(ctx, server)
 }
 
 const (
@@ -247,23 +257,19 @@ func (a *app) preparePrivate(ctx context.Context, server *private.Server) error 
 	}
 	defer db.Close()
 	err = db.CheckSchema(ctx)
-	if err == nil {
-		return nil
+	if errors.Is(err, postgres.ErrSchemaVersion) {
+		var applied []string
+		if applied, err = db.Migrate(ctx, -1); len(applied) > 0 {
+			a.log.Info("private Postgres migrated", zap.Strings("migrations", applied))
+		}
+		if err == nil {
+			err = db.CheckSchema(ctx)
+		}
 	}
-	if !errors.Is(err, postgres.ErrSchemaVersion) {
-		return err
-	}
-	applied, err := db.Migrate(ctx, -1)
 	if err != nil {
 		return err
 	}
-	if len(applied) > 0 {
-		a.log.Info("private Postgres migrated", zap.Strings("migrations", applied))
-	}
-	if err := db.CreateWriterLogin(ctx, privateLogin); err != nil {
-		return err
-	}
-	return db.CheckSchema(ctx)
+	return db.CreateWriterLogin(ctx, privateLogin) // each time: a kill may have come between it and the migration
 }
 
 func (a *app) openDatabase(ctx context.Context, url pipeline.Secret) (*postgres.DB, error) {

@@ -272,7 +272,7 @@ func (a *app) demoProof(ctx context.Context, db *postgres.DB, vendor *sandbox.Se
 	}
 	fmt.Fprintf(a.stdout, "records that can't be normalised: %d in the quarantine, %d at the vendor\n", quarantined, truth.RejectedTotal())
 	if !equal || quarantined != truth.RejectedTotal() {
-		return withCode(exitDifference, errors.New("Postgres, Parquet and the vendor's truth differ"))
+		return withCode(exitDifference, errors.New("the sums in Postgres, in Parquet and at the vendor differ"))
 	}
 	fmt.Fprintf(a.stdout, "equal: %d records stand exactly once in Postgres and exactly once in Parquet\n", truth.Records)
 	return nil

@@ -59,17 +59,8 @@ func (a *app) doctor(ctx context.Context) error {
 	}
 	if err := a.loadConfig(); err != nil {
 		check("configuration", "", err)
-		return &reportedError{err}
-	}
-	for _, warning := range a.cfg.Warnings() {
-		findings = append(findings, finding{Check: "configuration", OK: true, Detail: "warning: " + warning})
-	}
-	check("configuration", "every key is known and in range", a.cfg.Validate(NeedVendor, NeedDatabase, NeedLake, NeedLanding))
-	check("landing.dir", a.cfg.Landing.Dir+" is writable, "+freeSpace(a.cfg.Landing.Dir), writable(a.cfg.Landing.Dir))
-	check("parquet.dir", a.cfg.Parquet.Dir+" is writable, "+freeSpace(a.cfg.Parquet.Dir), writable(a.cfg.Parquet.Dir))
-	a.checkDatabase(ctx, check)
-	if a.cfg.Validate(NeedVendor) == nil {
-		a.checkVendor(ctx, check)
+	} else {
+		a.checkAll(ctx, check)
 	}
 	err := errors.Join(failed...)
 	if a.output == "json" {
@@ -81,6 +72,20 @@ func (a *app) doctor(ctx context.Context) error {
 		return &reportedError{err}
 	}
 	return nil
+}
+
+// checkAll checks what the configuration names.
+func (a *app) checkAll(ctx context.Context, check func(string, string, error) bool) {
+	for _, warning := range a.cfg.Warnings() {
+		check("configuration", "warning: "+warning, nil)
+	}
+	check("configuration", "every key is known and in range", a.cfg.Validate(NeedVendor, NeedDatabase, NeedLake, NeedLanding))
+	check("landing.dir", a.cfg.Landing.Dir+" is writable, "+freeSpace(a.cfg.Landing.Dir), writable(a.cfg.Landing.Dir))
+	check("parquet.dir", a.cfg.Parquet.Dir+" is writable, "+freeSpace(a.cfg.Parquet.Dir), writable(a.cfg.Parquet.Dir))
+	a.checkDatabase(ctx, check)
+	if a.cfg.Validate(NeedVendor) == nil {
+		a.checkVendor(ctx, check)
+	}
 }
 
 func (a *app) checkDatabase(ctx context.Context, check func(string, string, error) bool) {
@@ -162,6 +167,9 @@ func (a *app) checkVendor(ctx context.Context, check func(string, string, error)
 
 // writable tells whether dir, or the nearest parent that exists, can be written to.
 func writable(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is no folder", dir)
+	}
 	existing := nearest(dir)
 	f, err := os.CreateTemp(existing, ".sdr-sync-doctor-*")
 	if err != nil {

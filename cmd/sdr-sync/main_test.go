@@ -249,6 +249,7 @@ func start(t testing.TB, environ, args []string) *process {
 	}
 	p := &process{t: t, cmd: exec.Command(path, args...), started: time.Now(), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
+	p.cmd.WaitDelay = time.Second // psql may outlive it, and hold the pipes
 	p.cmd.Env = append(append(os.Environ(), asProgram+"=1"), environ...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -57,68 +58,75 @@ func (a *app) newProgressLog() progress {
 
 // newBars draws one bar per window: the job's progress first, then records, their rate and the time left, and the phase.
 func newBars(a *app, expected map[pipeline.Window]int64) progress {
-	container := mpb.New(mpb.WithOutput(a.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
-	type state struct {
-		bar     *mpb.Bar
-		started time.Time
-		text    string
-	}
-	var mu sync.Mutex
-	states := map[pipeline.Window]*state{}
+	container := mpb.New(mpb.WithOutput(a.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond), mpb.WithAutoRefresh())
+	var mu sync.Mutex // guards bars alone: drawing a bar must never wait for it
+	bars := map[pipeline.Window]*windowBar{}
 	observe := func(e pipeline.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		s := states[e.Window]
-		if s == nil {
+		b := bars[e.Window]
+		if b == nil {
 			if e.Phase == pipeline.PhaseDone {
 				return // skipped: no bar for nothing
 			}
-			s = &state{}
-			states[e.Window] = s
-			s.bar = container.AddBar(100, mpb.PrependDecorators(decor.Name(e.Window.String(), decor.WC{C: decor.DSyncWidthR})),
-				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
-					mu.Lock()
-					defer mu.Unlock()
-					return s.text
-				})))
+			b = newWindowBar(container, e.Window, expected[e.Window])
+			bars[e.Window] = b
 		}
-		switch e.Phase {
-		case pipeline.PhaseJob:
-			s.text = fmt.Sprintf("job %d %%", e.Progress)
-			s.bar.SetCurrent(int64(e.Progress) / 10)
-		case pipeline.PhaseDrain:
-			if s.started.IsZero() {
-				s.started = time.Now()
-			}
-			rate := float64(e.Records) / max(time.Since(s.started).Seconds(), 0.001)
-			s.text = fmt.Sprintf("%d records, %.0f/s", e.Records, rate)
-			if want := expected[e.Window]; want > e.Records && e.Records > 0 {
-				left := time.Duration(float64(want-e.Records) / rate * float64(time.Second))
-				s.text += fmt.Sprintf(", about %s left", left.Round(time.Second))
-				s.bar.SetCurrent(10 + 80*e.Records/want)
-			} else {
-				s.bar.SetCurrent(90)
-			}
-		case pipeline.PhasePublish:
-			s.text = fmt.Sprintf("%d records, publishing", e.Records)
-			s.bar.SetCurrent(95)
-		case pipeline.PhaseDone:
-			s.text = fmt.Sprintf("%s, %d records", e.Result.Status, e.Result.Records)
-			if e.Result.Err != nil {
-				s.bar.Abort(false)
-				return
-			}
-			s.bar.SetCurrent(100)
-		}
+		b.show(e)
 	}
 	return progress{observe: observe, close: func() {
-		mu.Lock()
-		for _, s := range states {
-			if !s.bar.Completed() {
-				s.bar.Abort(false)
+		for _, b := range bars {
+			if !b.bar.Completed() {
+				b.bar.Abort(false)
 			}
 		}
-		mu.Unlock()
 		container.Wait()
 	}}
+}
+
+// windowBar is the bar of one window. Its text is read by the drawing goroutine.
+type windowBar struct {
+	bar      *mpb.Bar
+	text     atomic.Value // string
+	expected int64        // records; 0 for unknown
+	started  time.Time    // of the drain
+}
+
+func newWindowBar(container *mpb.Progress, w pipeline.Window, expected int64) *windowBar {
+	b := &windowBar{expected: expected}
+	b.text.Store("")
+	b.bar = container.AddBar(100, mpb.PrependDecorators(decor.Name(w.String(), decor.WC{C: decor.DSyncWidthR})),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.text.Load().(string) })))
+	return b
+}
+
+// show takes a window's bar a step on. The first tenth is the job's, the last fifth the publication's.
+func (b *windowBar) show(e pipeline.Event) {
+	switch e.Phase {
+	case pipeline.PhaseJob:
+		b.text.Store(fmt.Sprintf("job %d %%", e.Progress))
+		b.bar.SetCurrent(int64(e.Progress) / 10)
+	case pipeline.PhaseDrain:
+		if b.started.IsZero() {
+			b.started = time.Now()
+		}
+		rate := float64(e.Records) / max(time.Since(b.started).Seconds(), 0.001)
+		text := fmt.Sprintf("%d records, %.0f/s", e.Records, rate)
+		if b.expected > e.Records && e.Records > 0 {
+			left := time.Duration(float64(b.expected-e.Records) / rate * float64(time.Second))
+			text += fmt.Sprintf(", about %s left", left.Round(time.Second))
+			b.bar.SetCurrent(10 + 70*e.Records/b.expected)
+		}
+		b.text.Store(text)
+	case pipeline.PhasePublish:
+		b.text.Store(fmt.Sprintf("%d records, publishing", e.Records))
+		b.bar.SetCurrent(80)
+	case pipeline.PhaseDone:
+		b.text.Store(fmt.Sprintf("%s, %d records", e.Result.Status, e.Result.Records))
+		if e.Result.Err != nil {
+			b.bar.Abort(false)
+			return
+		}
+		b.bar.SetCurrent(100)
+	}
 }

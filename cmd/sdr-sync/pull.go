@@ -176,7 +176,7 @@ func (a *app) pull(ctx context.Context, p pull) error {
 			if n := vendor.LostCreates(); n > 0 {
 				r.report.Notes = append(r.report.Notes, fmt.Sprintf("the answer to %d job creations was lost; each may have left an orphan job at the vendor, which is harmless", n))
 			}
-			if err := a.noteGaps(ctx, db, r.report, scopes); err != nil {
+			if err := a.noteGaps(ctx, db, r.report, scopes); err != nil && ctx.Err() == nil {
 				return err
 			}
 			return a.finishPull(ctx, db, lake, r, scopes, p, results)

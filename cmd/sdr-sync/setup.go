@@ -14,6 +14,7 @@ import (
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
+	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
 )
 
 func (a *app) versionCommand() *cobra.Command {
@@ -66,28 +67,38 @@ func (a *app) migrateCommand() *cobra.Command {
 			if err := a.loadConfig(NeedDatabase); err != nil {
 				return err
 			}
-			return a.withServer(cmd.Context(), func(ctx context.Context, url pipeline.Secret) error {
-				db, err := a.openDatabase(ctx, url)
-				if err != nil {
-					return err
-				}
-				defer db.Close()
-				applied, err := db.Migrate(ctx, to)
-				for _, name := range applied {
-					fmt.Fprintln(a.stdout, "ran", name)
-				}
-				if err != nil {
-					return err
-				}
-				if len(applied) == 0 {
-					fmt.Fprintln(a.stdout, "the schema is up to date")
-				}
-				return nil
+			if a.cfg.Postgres.URL != "" {
+				return a.migrate(cmd.Context(), a.cfg.Postgres.URL, to)
+			}
+			return a.withPrivate(cmd.Context(), func(ctx context.Context, server *private.Server) error {
+				return a.migrate(ctx, pipeline.Secret(server.URL(privateSuperuser, privateDatabase)), to)
 			})
 		},
 	}
 	cmd.Flags().Int64Var(&to, "to", -1, "go to this version, back too; 0 removes every table (default: the newest)")
 	return cmd
+}
+
+func (a *app) migrate(ctx context.Context, url pipeline.Secret, to int64) error {
+	db, err := a.openDatabase(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	applied, err := db.Migrate(ctx, to)
+	for _, name := range applied {
+		fmt.Fprintln(a.stdout, "ran", name)
+	}
+	if err != nil {
+		return err
+	}
+	if len(applied) == 0 {
+		fmt.Fprintln(a.stdout, "the schema is up to date")
+	}
+	if a.cfg.Postgres.URL == "" && to != 0 {
+		return db.CreateWriterLogin(ctx, privateLogin)
+	}
+	return nil
 }
 
 func (a *app) psqlCommand() *cobra.Command {

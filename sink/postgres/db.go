@@ -243,10 +243,15 @@ type commitError struct{ err error }
 func (e *commitError) Error() string { return fmt.Sprintf("commit: %v", e.err) }
 func (e *commitError) Unwrap() error { return e.err }
 
-// CreateWriterLogin creates a login that may do what sdr_sync_writer may, and no more. It has no password: peer authentication lets
-// it in.
+// CreateWriterLogin creates a login that may do what sdr_sync_writer may, and no more, unless it is there. It has no password: peer
+// authentication lets it in.
 func (db *DB) CreateWriterLogin(ctx context.Context, name string) error {
 	login := pgx.Identifier{name}.Sanitize()
+	var exists bool
+	const query = "SELECT EXISTS (SELECT FROM pg_auth_members WHERE member = to_regrole($1) AND roleid = to_regrole('sdr_sync_writer'))"
+	if err := db.pool.QueryRow(ctx, query, login).Scan(&exists); err != nil || exists {
+		return wrap(err, "look for the login %s", name)
+	}
 	if _, err := db.pool.Exec(ctx, "CREATE ROLE "+login+" LOGIN"); err != nil && !isCode(err, "42710", "23505") {
 		return fmt.Errorf("create the login %s: %w", name, err)
 	}
