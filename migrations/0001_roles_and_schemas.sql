@@ -20,7 +20,14 @@ BEGIN
     END LOOP;
     -- From version 16 on, who creates a role is a member of it but may not act as it.
     IF NOT pg_has_role(current_user, 'sdr_sync_owner', CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
-        EXECUTE format('GRANT sdr_sync_owner TO %I', current_user);
+        BEGIN
+            EXECUTE format('GRANT sdr_sync_owner TO %I', current_user);
+        EXCEPTION
+            WHEN unique_violation OR internal_error THEN NULL; -- "tuple concurrently updated": another database's migration did it
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION '% may not act as sdr_sync_owner', current_user
+                    USING HINT = format('Run as a superuser: GRANT sdr_sync_owner TO %I;', current_user);
+        END;
     END IF;
     -- Temporary tables carry a window's changes; PUBLIC may have lost the right to make them.
     IF NOT has_database_privilege('sdr_sync_writer', current_database(), 'TEMPORARY') THEN
@@ -30,7 +37,10 @@ BEGIN
         BEGIN
             GRANT sdr_sync_reader TO sdr_sync_writer;
         EXCEPTION
-            WHEN unique_violation OR internal_error THEN NULL; -- "tuple concurrently updated": another database's migration did it
+            WHEN unique_violation OR internal_error THEN NULL; -- likewise
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION 'sdr_sync_writer is no member of sdr_sync_reader, and % may not make it one', current_user
+                    USING HINT = 'Run as a superuser: GRANT sdr_sync_reader TO sdr_sync_writer;';
         END;
     END IF;
 END

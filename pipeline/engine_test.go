@@ -904,7 +904,7 @@ func TestErrorsOfTheVendorPassThrough(t *testing.T) {
 			spoil func(v *vendor)
 			says  string
 		}{
-			{"create", func(v *vendor) { v.onCreate = func(int) error { return sentinel } }, "create the query job"},
+			{"create", func(v *vendor) { v.onCreate = func(int) error { return sentinel } }, ""},
 			{"poll", func(v *vendor) {
 				v.onPoll = func(*vendorJob) (pipeline.JobStatus, error) { return pipeline.JobStatus{}, sentinel }
 			}, "poll job job-1"},

@@ -450,44 +450,55 @@ func tamperSQL(statement string) func(*testing.T, *world) {
 	}
 }
 
-// A landing folder that can't take more ends the run with exit 3; nothing that was landed is lost, and with room a later run ends well.
-func TestLandingFull(t *testing.T) {
+// A folder that can't take more ends the run with exit 3; nothing that was landed or published is lost, and with room a later run ends
+// well.
+func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 9)
-	dir := filepath.Join(w.dir, "small")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	w.settings["landing.dir"] = dir
-	var makeRoom func() error
-	says := "disk is full"
-	if os.Geteuid() == 0 {
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(dir, 0); err != nil {
-				t.Error(err)
+	for _, key := range []string{"landing.dir", "parquet.dir"} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 9)
+			small := filepath.Join(w.dir, "small")
+			if err := os.Mkdir(small, 0o700); err != nil {
+				t.Fatal(err)
 			}
+			w.settings[key] = filepath.Join(small, "data")
+			says, makeRoom := fill(t, small)
+			for range 2 {
+				contains(t, w.want(exitIncomplete, w.backfill()...).err, says)
+			}
+			makeRoom()
+			w.want(exitOK, w.backfill()...)
+			w.proof(firstDay, someday)
+			w.noDebris()
 		})
-		makeRoom = func() error { return syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m") }
-	} else { // only root can mount a small disk; one that may not be written to at all comes near
-		says = "permission denied"
+	}
+}
+
+// fill makes the folder a small disk. Only root can mount one; for others it becomes a folder that may not be written to.
+func fill(t *testing.T, dir string) (says string, makeRoom func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
 		if err := os.Chmod(dir, 0o500); err != nil {
 			t.Fatal(err)
 		}
-		makeRoom = func() error { return os.Chmod(dir, 0o700) }
+		return "permission denied", func() {
+			if err := os.Chmod(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	f := w.want(exitIncomplete, w.backfill()...)
-	contains(t, f.err, says)
-	if says == "disk is full" {
-		contains(t, f.err, "free space")
-	}
-	w.want(exitIncomplete, w.backfill()...)
-	if err := makeRoom(); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
 		t.Fatal(err)
 	}
-	w.want(exitOK, w.backfill()...)
-	w.proof(firstDay, someday)
-	w.noDebris()
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return "no space left on device", func() {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

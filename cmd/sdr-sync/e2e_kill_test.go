@@ -62,6 +62,94 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
+// Killed just so while it changes what is published: the same command again ends with the truth.
+func TestKilledWhileChanging(t *testing.T) {
+	t.Parallel()
+	seed := *killSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("repeat with -kill-seed=%d", seed)
+	night := func(w *world) { w.vendor.AdvanceNight() }
+	for number, c := range []struct {
+		name    string
+		prepare func(*world)
+		args    []string
+		after   func(*world)
+	}{
+		{"nightly", night, []string{"nightly", "--today", someday, "--verbose"}, nil},
+		{"refresh", night, []string{"backfill", "--from", "2024-01", "--to", "2024-04", "--today", someday, "--refresh"}, nil},
+		{"reslice", night, []string{"backfill", "--from", "2024-03", "--to", "2024-04", "--today", someday, "--reslice", "day"}, nil},
+		{
+			"replay in another zone", func(w *world) { w.settings["sync.source_timezone"] = shanghai },
+			[]string{"replay", "--all"},
+			func(w *world) { w.zoneIs(shanghai) },
+		},
+		{"rebuilding the lake", func(w *world) { _ = os.RemoveAll(w.lake()) }, []string{"export", "--all"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, uint64(number)))
+			w := newWorld(t, 3)
+			w.want(exitOK, w.backfill()...)
+			c.prepare(w)
+			for range 4 {
+				p := w.start(c.args...)
+				after := time.Duration(random.Int64N(int64(500 * time.Millisecond)))
+				select {
+				case <-time.After(after):
+				case <-p.done:
+				}
+				t.Logf("after %s: killed %t", after.Round(time.Millisecond), p.kill())
+			}
+			w.resumes(c.args...)
+			w.tiles(firstDay, someday)
+			if c.after != nil {
+				c.after(w)
+			}
+		})
+	}
+}
+
+// The database drops every connection: the run ends well all the same, or it can be resumed.
+func TestDatabaseDropsConnections(t *testing.T) {
+	t.Parallel()
+	drop := func(w *world) {
+		w.one(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'sdr-sync'`)
+	}
+	for _, c := range []struct {
+		name   string
+		moment moment
+	}{
+		{"after some calls", func(w *world) (func(*process), func()) {
+			for _, call := range []int{1, 3} {
+				w.gate.after(sandbox.EndpointCreate, call, func() { drop(w) })
+				w.gate.after(sandbox.EndpointPoll, call, func() { drop(w) })
+				w.gate.after(sandbox.EndpointPage, 20*call, func() { drop(w) })
+			}
+			return func(*process) {}, func() {}
+		}},
+		{"inside COPY", inCopy},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 3)
+			meet, release := c.moment(w)
+			p := w.start(w.backfill()...)
+			meet(p)
+			drop(w)
+			release()
+			f := p.wait()
+			if f.code != exitOK && f.code != exitIncomplete {
+				t.Errorf("want exit 0 or 3, got %s", f)
+			}
+			t.Logf("exit %d: %s", f.code, withoutLog(f.err))
+			w.gate.forget()
+			w.resumes(w.backfill()...)
+		})
+	}
+}
+
 // Each of these moments is met, not hoped for.
 func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()

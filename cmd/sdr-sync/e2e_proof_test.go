@@ -282,6 +282,10 @@ func (w *world) noDebris() {
 	}
 	var kept []string
 	for _, name := range files(w.t, w.settings["landing.dir"]) {
+		// A kill between the making of a spill and its unlinking, microseconds apart, leaves an empty file of that name.
+		if spill := strings.HasPrefix(name, "twins-") || strings.HasPrefix(name, ".rejects-"); spill && read(w.t, filepath.Join(w.settings["landing.dir"], name)) == "" {
+			continue
+		}
 		if !strings.Contains(name, ".gen-") || !strings.HasSuffix(name, ".landing") {
 			w.t.Errorf("left in the landing folder: %s", name)
 			continue

@@ -129,11 +129,14 @@ func (c rowCodec) decode(raw [][]byte, arena []byte, r *record.Row) ([]byte, err
 	return arena, nil
 }
 
-func appendLen(dst []byte, n int) []byte     { return binary.BigEndian.AppendUint32(dst, uint32(int32(n))) }
+func appendLen(dst []byte, n int) []byte { return binary.BigEndian.AppendUint32(dst, uint32(int32(n))) }
+
 func appendInt32(dst []byte, v int32) []byte { return binary.BigEndian.AppendUint32(dst, uint32(v)) }
+
 func appendInt16(dst []byte, v int) []byte {
 	return binary.BigEndian.AppendUint16(dst, uint16(int16(v)))
 }
+
 func appendInt64(dst []byte, v int64) []byte   { return binary.BigEndian.AppendUint64(dst, uint64(v)) }
 func appendField(dst []byte, b []byte) []byte  { return append(appendLen(dst, len(b)), b...) }
 func appendText(dst []byte, s string) []byte   { return append(appendLen(dst, len(s)), s...) }

@@ -142,7 +142,7 @@ func (db *DB) Migrate(ctx context.Context, version int64) ([]string, error) {
 		names = append(names, r.Source.Path)
 	}
 	if err != nil {
-		return names, fmt.Errorf("migrate the database: %w", err)
+		return names, fmt.Errorf("migrate the database: %w", hinted(err))
 	}
 	return names, nil
 }
@@ -190,6 +190,15 @@ func isCode(err error, codes ...string) bool {
 		}
 	}
 	return false
+}
+
+// hinted adds what Postgres advises to the text of err: pgconn leaves it out.
+func hinted(err error) error {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Hint != "" {
+		return fmt.Errorf("%w: %s", err, pgErr.Hint)
+	}
+	return err
 }
 
 // transient tells whether the whole transaction may simply be tried again: the connection or the server went away, or Postgres asks

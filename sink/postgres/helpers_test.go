@@ -167,9 +167,16 @@ var march = window(north, "2024-03-01", "2024-04-01")
 func sdr(begin, resource, amount string, more ...string) string {
 	fields := map[string]json.RawMessage{}
 	for _, pair := range [][2]string{
-		{"record_type", `"20"`}, {"region_code", `"cn-north-213"`}, {"project_id", `"p-1"`}, {"cloud_service_type_code", `"hws.service.type.ec2"`},
-		{"resource_type_code", `"hws.resource.type.vm"`}, {"resource_spec_code", `"s6.large"`}, {"accumulate_factor_name", `"Duration"`},
-		{"begin_time", quote(begin)}, {"resource_id", quote(resource)}, {"accumulate_factor_value", amount},
+		{"record_type", `"20"`},
+		{"region_code", `"cn-north-213"`},
+		{"project_id", `"p-1"`},
+		{"cloud_service_type_code", `"hws.service.type.ec2"`},
+		{"resource_type_code", `"hws.resource.type.vm"`},
+		{"resource_spec_code", `"s6.large"`},
+		{"accumulate_factor_name", `"Duration"`},
+		{"begin_time", quote(begin)},
+		{"resource_id", quote(resource)},
+		{"accumulate_factor_value", amount},
 	} {
 		fields[pair[0]] = json.RawMessage(pair[1])
 	}

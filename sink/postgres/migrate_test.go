@@ -92,8 +92,8 @@ func TestMigrateFourAtOnce(t *testing.T) {
 	}
 }
 
-// Roles belong to the cluster. Databases that are migrated at once in a cluster that has none of them must not get in each other's way.
-func TestMigrateDatabasesOfOneClusterAtOnce(t *testing.T) {
+// Roles belong to the cluster, so these tests have one of their own.
+func TestMigrateRoles(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "sdr-sync-cluster-") // run as root, the server is another user's, and must pass
 	if err != nil {
@@ -117,46 +117,84 @@ func TestMigrateDatabasesOfOneClusterAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	do := func(format string, args ...any) {
+	do := func(t *testing.T, statement string) {
 		t.Helper()
-		if _, err := conn.Exec(t.Context(), fmt.Sprintf(format, args...)); err != nil {
-			t.Fatal(err)
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
 		}
 	}
-	const databases = 3
-	for round := range 3 {
-		if round > 0 { // made by hand, and not yet members of one another
-			do("CREATE ROLE sdr_sync_owner; CREATE ROLE sdr_sync_writer; CREATE ROLE sdr_sync_reader")
-		}
-		dbs := make([]*postgres.DB, databases)
-		for i := range dbs {
-			do("CREATE DATABASE d%d", i)
-			// Nobody may make temporary tables: the migration has to grant it, in each database.
-			do("REVOKE TEMPORARY ON DATABASE d%d FROM PUBLIC", i)
-			db, err := postgres.Open(t.Context(), postgres.Config{URL: pipeline.Secret(server.URL("postgres", fmt.Sprintf("d%d", i)))})
-			if err != nil {
+	dropRoles := func(t *testing.T) {
+		t.Helper()
+		do(t, "DROP ROLE sdr_sync_writer; DROP ROLE sdr_sync_reader; DROP ROLE sdr_sync_owner")
+	}
+	for name, prepare := range map[string]string{
+		"no roles are there":         "SELECT",
+		"roles without memberships":  "CREATE ROLE sdr_sync_owner; CREATE ROLE sdr_sync_writer; CREATE ROLE sdr_sync_reader",
+		"and once more, for luck":    "CREATE ROLE sdr_sync_owner; CREATE ROLE sdr_sync_writer; CREATE ROLE sdr_sync_reader",
+		"only the reader is missing": "CREATE ROLE sdr_sync_owner; CREATE ROLE sdr_sync_writer",
+	} {
+		t.Run("three databases at once, "+name, func(t *testing.T) {
+			do(t, prepare)
+			dbs := make([]*postgres.DB, 3)
+			for i := range dbs {
+				do(t, fmt.Sprintf("CREATE DATABASE d%d", i))
+				// Nobody may make temporary tables: the migration has to grant it, in each database.
+				do(t, fmt.Sprintf("REVOKE TEMPORARY ON DATABASE d%d FROM PUBLIC", i))
+				dbs[i] = openURL(t, server.URL("postgres", fmt.Sprintf("d%d", i)))
+			}
+			errs := make([]error, len(dbs))
+			var wg sync.WaitGroup
+			for i, db := range dbs {
+				wg.Go(func() { _, errs[i] = db.Migrate(t.Context(), -1) })
+			}
+			wg.Wait()
+			if err := errors.Join(errs...); err != nil {
 				t.Fatal(err)
 			}
-			defer db.Close()
-			dbs[i] = db
-		}
-		errs := make([]error, databases)
-		var wg sync.WaitGroup
-		for i, db := range dbs {
-			wg.Go(func() { _, errs[i] = db.Migrate(t.Context(), -1) })
-		}
-		wg.Wait()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
-		for i, db := range dbs {
-			if err := db.CheckPrivileges(t.Context()); err != nil {
+			for i, db := range dbs {
+				if err := db.CheckPrivileges(t.Context()); err != nil {
+					t.Error(err)
+				}
+				db.Close()
+				do(t, fmt.Sprintf("DROP DATABASE d%d WITH (FORCE)", i))
+			}
+			dropRoles(t)
+		})
+	}
+
+	// A login that may create roles needs nobody. One that only owns the database is told what to have done, step by step.
+	do(t, "CREATE ROLE sdr_sync LOGIN")
+	for name, test := range map[string]struct {
+		option string
+		steps  int
+	}{"may create roles": {"CREATEROLE", 0}, "only owns the database": {"NOCREATEROLE", 4}} {
+		t.Run("a login that "+name, func(t *testing.T) {
+			do(t, "CREATE DATABASE d OWNER sdr_sync")
+			do(t, "ALTER ROLE sdr_sync "+test.option)
+			db := openURL(t, server.URL("sdr_sync", "d"))
+			steps := 0
+			for {
+				_, err := db.Migrate(t.Context(), -1)
+				if err == nil {
+					break
+				}
+				_, statement, ok := strings.Cut(err.Error(), "Run as a superuser: ")
+				if !ok || steps == 10 {
+					t.Fatalf("step %d: %v", steps, err)
+				}
+				do(t, statement)
+				steps++
+			}
+			if steps != test.steps {
+				t.Errorf("it took %d steps, want %d", steps, test.steps)
+			}
+			if err := errors.Join(db.CheckSchema(t.Context()), db.CheckPrivileges(t.Context())); err != nil {
 				t.Error(err)
 			}
 			db.Close()
-			do("DROP DATABASE d%d WITH (FORCE)", i)
-		}
-		do("DROP ROLE sdr_sync_writer; DROP ROLE sdr_sync_reader; DROP ROLE sdr_sync_owner")
+			do(t, "DROP DATABASE d WITH (FORCE)")
+			dropRoles(t)
+		})
 	}
 }
 
@@ -173,7 +211,9 @@ func TestCheckSchema(t *testing.T) {
 	}{
 		{"newer", func(t *testing.T) {
 			d.exec(t, "INSERT INTO sdr_sync.goose_db_version (version_id, is_applied) VALUES (99, true)")
-			t.Cleanup(func() { d.admin.Exec(context.Background(), "DELETE FROM sdr_sync.goose_db_version WHERE version_id = 99") })
+			t.Cleanup(func() {
+				d.admin.Exec(context.Background(), "DELETE FROM sdr_sync.goose_db_version WHERE version_id = 99")
+			})
 		}, []string{"99", "install the newer sdr-sync"}},
 		{"older", func(t *testing.T) { mustMigrate(t, d, 2) }, []string{"version 2", "sdr-sync migrate"}},
 		{"taken back", func(t *testing.T) { mustMigrate(t, d, 0) }, []string{"version 0", "sdr-sync migrate"}},
@@ -314,7 +354,7 @@ func TestArchiveMonth(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "archived") {
 		t.Errorf("reading it: got %v", err)
 	}
-	d.checkUntouched(t, d.replacement(d.prepare(t, march, append(records, sdr("20240208000000", "later", "1")))), says("2024-02 is archived"))
+	d.checkUntouched(t, d.replacement(d.prepare(t, march, append(records, sdr("20240208000000", "later", "1")))), says("As sdr_sync_owner: SELECT sdr_sync.restore_month('2024-02-01');"))
 
 	checkAllowed(t, owner, restore)
 	checkEqual(t, "facts after the restoration", d.facts(t), facts)

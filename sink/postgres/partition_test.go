@@ -117,7 +117,9 @@ func TestReadPartitionChoosesRows(t *testing.T) {
 		t.Errorf("got %d rows of the other site", len(elsewhereRows))
 	}
 	err := d.ReadPartition(t.Context(), pipeline.Partition{Site: "hcso-213", Unit: pipeline.Month, From: date("2020-01")},
-		func(pipeline.PartitionState, []pipeline.PublishedWindow, iter.Seq2[*record.Row, error]) error { return nil })
+		func(pipeline.PartitionState, []pipeline.PublishedWindow, iter.Seq2[*record.Row, error]) error {
+			return nil
+		})
 	if err == nil || !strings.Contains(err.Error(), "hcso-213 2020-01") {
 		t.Errorf("a partition that never was: got %v", err)
 	}

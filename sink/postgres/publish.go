@@ -61,17 +61,31 @@ func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.O
 	}
 }
 
-// ensurePartitions creates the missing partitions in transactions of their own, so that no publication holds their locks.
+// ensurePartitions creates the missing partitions in transactions of their own, so that no publication holds their locks. A window that
+// is published with the same content needs none: its months may be archived.
 func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) error {
 	months := map[pipeline.Date]bool{}
 	for _, p := range r.Publish {
+		var published bool
+		w := p.Job.Window
+		err := db.pool.QueryRow(ctx, `
+			SELECT EXISTS (SELECT FROM sdr_sync.window WHERE stream = $1 AND site = $2 AND region = $3 AND from_date = $4 AND retired_at IS NULL
+				AND hash_version = $5 AND records = $6 AND digest = $7 AND quarantined = $8 AND quarantine_digest = $9)`,
+			r.Stream, w.Scope.Site, w.Scope.Region, dateArg(w.From), record.HashVersion, p.Records.Count, p.Records.Sum(), p.Quarantined.Count,
+			p.Quarantined.Sum()).Scan(&published)
+		if err != nil {
+			return wrap(err, "read the window %s", w)
+		}
+		if published && len(r.Retire) == 0 {
+			continue
+		}
 		for date := range p.UsageDates {
 			months[date.Month()] = true
 		}
 	}
 	for _, month := range slices.Sorted(maps.Keys(months)) {
 		if _, err := db.pool.Exec(ctx, "SELECT sdr_sync.ensure_partition($1)", monthArg(month)); err != nil {
-			return wrap(err, "create the partition for %s", month.MonthString())
+			return wrap(hinted(err), "create the partition for %s", month.MonthString())
 		}
 	}
 	return nil

@@ -545,9 +545,14 @@ func TestRowsGoWrong(t *testing.T) {
 		{"a row twice", func(p *pipeline.Publication) {
 			rows := p.Rows
 			p.Rows = func(yield func(*record.Row, error) bool) {
-				rows(func(row *record.Row, err error) bool { return yield(row, err) && yield(row, err) })
+				rows(func(row *record.Row, err error) bool {
+					first := yield(row, err)
+					return first && yield(row, err)
+				})
 			}
-		}, func(err error) bool { return strings.Contains(err.Error(), "changed underneath") || strings.Contains(err.Error(), "duplicate key") }},
+		}, func(err error) bool {
+			return strings.Contains(err.Error(), "changed underneath") || strings.Contains(err.Error(), "duplicate key")
+		}},
 		{"another reject", func(p *pipeline.Publication) { p.Quarantined.Lo++ }, says("changed underneath")},
 		{"rejects torn", func(p *pipeline.Publication) {
 			p.Rejects = func(yield func(pipeline.Rejected, error) bool) { yield(pipeline.Rejected{}, errTorn) }
