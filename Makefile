@@ -24,7 +24,7 @@ demo: build ## watch it work: stand-in vendor, private Postgres, three months, a
 test: ## run every test, those against a real Postgres included
 	@scripts/ensure-postgres
 	@$(if $(RACE),:,echo "no C compiler: the race detector is off (apt-get install gcc libc6-dev)")
-	$(GO) test $(RACE) ./...
+	$(GO) test $(RACE) -timeout 20m ./...
 
 build: ## build bin/sdr-sync
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/sdr-sync ./cmd/sdr-sync

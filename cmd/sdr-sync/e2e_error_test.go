@@ -34,137 +34,126 @@ func closedPort(t *testing.T) string {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name   string
-		break_ func(*testing.T, *world)
-		args   []string // nightly, if empty
-		code   exitCode
-		says   []string
+		name    string
+		mistake func(*testing.T, *world)
+		args    []string // nightly, if empty
+		code    exitCode
+		says    []string
 	}{
 		{
-			name:   "an unknown key",
-			break_: func(_ *testing.T, w *world) { w.settings["sync.lookbak"] = "7d" },
-			code:   exitUsage, says: []string{"unknown key sync.lookbak", "did you mean sync.lookback?"},
+			name:    "an unknown key",
+			mistake: func(_ *testing.T, w *world) { w.settings["sync.lookbak"] = "7d" },
+			code:    exitUsage, says: []string{"unknown key sync.lookbak", "did you mean sync.lookback?"},
 		},
 		{
 			name: "several missing settings",
-			break_: func(_ *testing.T, w *world) {
+			mistake: func(_ *testing.T, w *world) {
 				maps.DeleteFunc(w.settings, func(key, _ string) bool { return strings.HasPrefix(key, "iam.") || strings.HasPrefix(key, "esm.") })
 			},
 			code: exitUsage,
 			says: []string{"iam.endpoint", "iam.user", "iam.password", "iam.domain", "iam.project", "esm.endpoint", "esm.domain_id", "esm.scopes", "SDR_SYNC_IAM_PASSWORD"},
 		},
 		{
-			name:   "several values out of range",
-			break_: func(_ *testing.T, w *world) { w.settings["sync.parallel"], w.settings["sync.window"] = "0", "week" },
-			code:   exitUsage, says: []string{"sync.parallel", "sync.window"},
+			name:    "several values out of range",
+			mistake: func(_ *testing.T, w *world) { w.settings["sync.parallel"], w.settings["sync.window"] = "0", "week" },
+			code:    exitUsage, says: []string{"sync.parallel", "sync.window"},
 		},
 		{
-			name:   "plain http to another machine",
-			break_: func(_ *testing.T, w *world) { w.settings["esm.endpoint"] = "http://esm.example.com" },
-			code:   exitUsage, says: []string{"esm.endpoint"},
+			name:    "plain http to another machine",
+			mistake: func(_ *testing.T, w *world) { w.settings["esm.endpoint"] = "http://esm.example.com" },
+			code:    exitUsage, says: []string{"esm.endpoint"},
 		},
 		{
-			name:   "an endpoint that nobody serves",
-			break_: func(t *testing.T, w *world) { w.settings["iam.endpoint"] = "http://" + closedPort(t) },
-			code:   exitIncomplete, says: []string{"connection refused", "gave up after"},
+			name:    "an endpoint that nobody serves",
+			mistake: func(t *testing.T, w *world) { w.settings["iam.endpoint"] = "http://" + closedPort(t) },
+			code:    exitIncomplete, says: []string{"connection refused", "gave up after"},
 		},
 		{
-			name:   "a wrong password",
-			break_: func(_ *testing.T, w *world) { w.settings["iam.password"] = "Wr0ng-and-secret" },
-			code:   exitCredentials, says: []string{"status 401", "lock the account"},
+			name:    "a wrong password",
+			mistake: func(_ *testing.T, w *world) { w.settings["iam.password"] = "Wr0ng-and-secret" },
+			code:    exitCredentials, says: []string{"status 401", "lock the account"},
 		},
 		{
-			name:   "a wrong domain",
-			break_: func(_ *testing.T, w *world) { w.settings["iam.domain"] = "another-operator" },
-			code:   exitCredentials, says: []string{"status 401"},
+			name:    "a wrong domain",
+			mistake: func(_ *testing.T, w *world) { w.settings["iam.domain"] = "another-operator" },
+			code:    exitCredentials, says: []string{"status 401"},
 		},
 		{
-			name:   "another tenant's domain_id",
-			break_: func(_ *testing.T, w *world) { w.settings["esm.domain_id"] = "ffffffffffffffffffffffffffffffff" },
-			code:   exitCredentials, says: []string{"status 403"},
+			name:    "another tenant's domain_id",
+			mistake: func(_ *testing.T, w *world) { w.settings["esm.domain_id"] = "ffffffffffffffffffffffffffffffff" },
+			code:    exitCredentials, says: []string{"status 403"},
 		},
 		{
-			name:   "a database that was never migrated",
-			break_: func(t *testing.T, w *world) { w.settings["postgres.url"] = pgtest.Database(t) },
-			code:   exitUsage, says: []string{"run `sdr-sync migrate`"},
+			name:    "a database that was never migrated",
+			mistake: func(t *testing.T, w *world) { w.settings["postgres.url"] = pgtest.Database(t) },
+			code:    exitUsage, says: []string{"run `sdr-sync migrate`"},
 		},
 		{
 			name: "a database that is down",
-			break_: func(t *testing.T, w *world) {
+			mistake: func(t *testing.T, w *world) {
 				w.settings["postgres.url"] = "postgres://sdr@" + closedPort(t) + "/billing"
 			},
 			code: exitIncomplete, says: []string{"reach the database", "connection refused"},
 		},
 		{
-			name:   "a wrong database password",
-			break_: func(t *testing.T, w *world) { w.settings["postgres.url"] = refusingDatabase(t) },
-			code:   exitCredentials, says: []string{"password authentication failed"},
+			name:    "a wrong database password",
+			mistake: func(t *testing.T, w *world) { w.settings["postgres.url"] = refusingDatabase(t) },
+			code:    exitCredentials, says: []string{"password authentication failed"},
 		},
 		{
-			name:   "a database URL that is none",
-			break_: func(_ *testing.T, w *world) { w.settings["postgres.url"] = "postgres://sdr:hunter2@db:port/x" },
-			code:   exitUsage, says: []string{"postgres.url"},
+			name:    "a database URL that is none",
+			mistake: func(_ *testing.T, w *world) { w.settings["postgres.url"] = "postgres://sdr:hunter2@db:port/x" },
+			code:    exitUsage, says: []string{"postgres.url"},
 		},
 		{
-			name:   "a scope that is not configured",
-			break_: func(*testing.T, *world) {},
-			args:   []string{"nightly", "--scope", "hcso-999/nowhere"},
-			code:   exitUsage, says: []string{"hcso-999/nowhere", "is not among esm.scopes"},
+			name: "a scope that is not configured",
+			args: []string{"nightly", "--scope", "hcso-999/nowhere"},
+			code: exitUsage, says: []string{"hcso-999/nowhere", "is not among esm.scopes"},
 		},
 		{
-			name: "no flags for a backfill", break_: func(*testing.T, *world) {},
-			args: []string{"backfill"}, code: exitUsage, says: []string{"from", "to"},
+			name: "no flags for a backfill", args: []string{"backfill"}, code: exitUsage, says: []string{"from", "to"},
 		},
 		{
-			name: "a month that is none", break_: func(*testing.T, *world) {},
-			args: []string{"backfill", "--from", "2024-13", "--to", "2024-14"}, code: exitUsage, says: []string{"--from", "2024-13"},
+			name: "a month that is none", args: []string{"backfill", "--from", "2024-13", "--to", "2024-14"}, code: exitUsage, says: []string{"--from", "2024-13"},
 		},
 		{
-			name: "a span back in time", break_: func(*testing.T, *world) {},
-			args: []string{"backfill", "--from", "2024-03", "--to", "2024-01"}, code: exitUsage, says: []string{"is after --to"},
+			name: "a span back in time", args: []string{"backfill", "--from", "2024-03", "--to", "2024-01"}, code: exitUsage, says: []string{"is after --to"},
 		},
 		{
-			name: "an unknown unit to reslice by", break_: func(*testing.T, *world) {},
-			args: []string{"backfill", "--from", "2024-03", "--to", "2024-03", "--reslice", "week"}, code: exitUsage, says: []string{"month or day"},
+			name: "an unknown unit to reslice by", args: []string{"backfill", "--from", "2024-03", "--to", "2024-03", "--reslice", "week"}, code: exitUsage, says: []string{"month or day"},
 		},
 		{
-			name: "an unknown command", break_: func(*testing.T, *world) {},
-			args: []string{"nightlie"}, code: exitUsage, says: []string{"nightlie"},
+			name: "an unknown command", args: []string{"nightlie"}, code: exitUsage, says: []string{"nightlie"},
 		},
 		{
-			name: "an unknown subcommand", break_: func(*testing.T, *world) {},
-			args: []string{"quarantine", "empty"}, code: exitUsage, says: []string{"empty"},
+			name: "an unknown subcommand", args: []string{"quarantine", "empty"}, code: exitUsage, says: []string{"empty"},
 		},
 		{
-			name: "an unknown flag", break_: func(*testing.T, *world) {},
-			args: []string{"nightly", "--fast"}, code: exitUsage, says: []string{"--fast"},
+			name: "an unknown flag", args: []string{"nightly", "--fast"}, code: exitUsage, says: []string{"--fast"},
 		},
 		{
-			name: "an argument where none is due", break_: func(*testing.T, *world) {},
-			args: []string{"nightly", "now"}, code: exitUsage, says: []string{"now"},
+			name: "an argument where none is due", args: []string{"nightly", "now"}, code: exitUsage, says: []string{"now"},
 		},
 		{
-			name: "an unknown form of output", break_: func(*testing.T, *world) {},
-			args: []string{"status", "--output", "xml"}, code: exitUsage, says: []string{"--output", "text or json"},
+			name: "an unknown form of output", args: []string{"status", "--output", "xml"}, code: exitUsage, says: []string{"--output", "text or json"},
 		},
 		{
-			name: "a date that is none", break_: func(*testing.T, *world) {},
-			args: []string{"nightly", "--today", "yesterday"}, code: exitUsage, says: []string{"today"},
+			name: "a date that is none", args: []string{"nightly", "--today", "yesterday"}, code: exitUsage, says: []string{"today"},
 		},
 		{
-			name: "a lease of nobody", break_: func(*testing.T, *world) {},
-			args: []string{"lease", "release"}, code: exitUsage, says: []string{"--scope"},
+			name: "a lease of nobody", args: []string{"lease", "release"}, code: exitUsage, says: []string{"--scope"},
 		},
 		{
-			name: "a replay of nothing", break_: func(*testing.T, *world) {},
-			args: []string{"replay"}, code: exitUsage, says: []string{"--all"},
+			name: "a replay of nothing", args: []string{"replay"}, code: exitUsage, says: []string{"--all"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 1)
 			good := maps.Clone(w.settings)
-			c.break_(t, w)
+			if c.mistake != nil {
+				c.mistake(t, w)
+			}
 			args := c.args
 			if args == nil {
 				args = []string{"nightly", "--today", someday}
@@ -183,6 +172,9 @@ func TestRefusals(t *testing.T) {
 			}
 			if calls := w.gate.count(sandbox.EndpointToken); c.code == exitCredentials && calls > 1 {
 				t.Errorf("IAM was asked %d times: the account locks", calls)
+			}
+			if c.mistake == nil {
+				return
 			}
 			// Once the mistake is mended, nothing remembers it.
 			w.settings = good

@@ -43,7 +43,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	if whole.code != exitOK {
 		t.Fatal(whole)
 	}
-	for chain := range 9 {
+	for chain := range 3 * thorough {
 		t.Run(fmt.Sprintf("chain %d", chain), func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, uint64(chain)))
@@ -153,7 +153,7 @@ func TestDatabaseDropsConnections(t *testing.T) {
 // Each of these moments is met, not hoped for.
 func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
-	const resources = 3
+	const resources = 2
 	reference := newWorld(t, resources)
 	reference.want(exitOK, reference.backfill()...)
 	pages, polls := reference.gate.count(sandbox.EndpointPage), reference.gate.count(sandbox.EndpointPoll)

@@ -354,11 +354,21 @@ func TestArchiveMonth(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "archived") {
 		t.Errorf("reading it: got %v", err)
 	}
-	d.checkUntouched(t, d.replacement(d.prepare(t, march, append(records, sdr("20240208000000", "later", "1")))), says("As sdr_sync_owner: SELECT sdr_sync.restore_month('2024-02-01');"))
+	later := append(records[:len(records):len(records)], sdr("20240208000000", "later", "1"))
+	d.checkUntouched(t, d.replacement(d.prepare(t, march, later)), says("As sdr_sync_owner: SELECT sdr_sync.restore_month('2024-02-01');"))
+
+	p := d.prepare(t, march, records)
+	for _, replay := range []bool{false, true} { // content that is published already needs no partition
+		r := d.replacement(p)
+		r.Replay = replay
+		if o, err := replace(t.Context(), d.DB, r); err != nil || !o[0].Unchanged {
+			t.Errorf("the same content again, replayed %t: got %+v (%v)", replay, o, err)
+		}
+	}
 
 	checkAllowed(t, owner, restore)
 	checkEqual(t, "facts after the restoration", d.facts(t), facts)
-	if o := d.publish(t, march, append(records, sdr("20240208000000", "later", "1"))); o.Inserted != 1 || o.Deleted != 0 {
+	if o := d.publish(t, march, later); o.Inserted != 1 || o.Deleted != 0 {
 		t.Errorf("got %+v", o)
 	}
 }

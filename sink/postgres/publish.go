@@ -66,17 +66,11 @@ func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.O
 func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) error {
 	months := map[pipeline.Date]bool{}
 	for _, p := range r.Publish {
-		var published bool
-		w := p.Job.Window
-		err := db.pool.QueryRow(ctx, `
-			SELECT EXISTS (SELECT FROM sdr_sync.window WHERE stream = $1 AND site = $2 AND region = $3 AND from_date = $4 AND retired_at IS NULL
-				AND hash_version = $5 AND records = $6 AND digest = $7 AND quarantined = $8 AND quarantine_digest = $9)`,
-			r.Stream, w.Scope.Site, w.Scope.Region, dateArg(w.From), record.HashVersion, p.Records.Count, p.Records.Sum(), p.Quarantined.Count,
-			p.Quarantined.Sum()).Scan(&published)
+		stands, err := db.stands(ctx, r, p)
 		if err != nil {
-			return wrap(err, "read the window %s", w)
+			return err
 		}
-		if published && len(r.Retire) == 0 {
+		if stands && len(r.Retire) == 0 {
 			continue
 		}
 		for date := range p.UsageDates {
@@ -89,6 +83,27 @@ func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) erro
 		}
 	}
 	return nil
+}
+
+// stands tells whether the ledger holds the publication's content already, on the same usage dates: a replay may move those.
+func (db *DB) stands(ctx context.Context, r pipeline.Replacement, p pipeline.Publication) (bool, error) {
+	w := p.Job.Window
+	var id int64
+	err := db.pool.QueryRow(ctx, `
+		SELECT window_id FROM sdr_sync.window WHERE stream = $1 AND site = $2 AND region = $3 AND from_date = $4 AND retired_at IS NULL
+			AND hash_version = $5 AND records = $6 AND digest = $7 AND quarantined = $8 AND quarantine_digest = $9`,
+		r.Stream, w.Scope.Site, w.Scope.Region, dateArg(w.From), record.HashVersion, p.Records.Count, p.Records.Sum(), p.Quarantined.Count,
+		p.Quarantined.Sum()).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, wrap(err, "read the window %s", w)
+	}
+	if !r.Replay {
+		return true, nil
+	}
+	return hasUsageDates(ctx, db.pool, id, p.UsageDates)
 }
 
 // committed tells whether the publication whose COMMIT answer was lost took place: its jobs then have the end in the ledger that it gave
@@ -395,9 +410,14 @@ func (db *DB) damaged(ctx context.Context, tx pgx.Tx, w pipeline.WindowState) (b
 	return len(found) > 0, wrap(err, "check what stands there")
 }
 
+// querier is a transaction or the pool.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // hasUsageDates tells whether the window has as many records on each usage date as want says.
-func hasUsageDates(ctx context.Context, tx pgx.Tx, windowID int64, want map[pipeline.Date]int64) (bool, error) {
-	rows, err := tx.Query(ctx, "SELECT usage_date, sum(records)::bigint FROM sdr_sync.usage_rollup WHERE window_id = $1 GROUP BY 1", windowID)
+func hasUsageDates(ctx context.Context, db querier, windowID int64, want map[pipeline.Date]int64) (bool, error) {
+	rows, err := db.Query(ctx, "SELECT usage_date, sum(records)::bigint FROM sdr_sync.usage_rollup WHERE window_id = $1 GROUP BY 1", windowID)
 	if err != nil {
 		return false, wrap(err, "read the usage dates")
 	}
