@@ -252,8 +252,10 @@ func (s *site) followMarkers(from, to string) (took time.Duration, pages int, er
 	}
 	login := map[string]any{"auth": map[string]any{
 		"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{"user": map[string]any{
-			"name": env["SDR_SYNC_IAM_USER"], "password": env["SDR_SYNC_IAM_PASSWORD"], "domain": map[string]any{"name": env["SDR_SYNC_IAM_DOMAIN"]}}}},
-		"scope": map[string]any{"project": map[string]any{"name": env["SDR_SYNC_IAM_PROJECT"]}}}}
+			"name": env["SDR_SYNC_IAM_USER"], "password": env["SDR_SYNC_IAM_PASSWORD"], "domain": map[string]any{"name": env["SDR_SYNC_IAM_DOMAIN"]},
+		}}},
+		"scope": map[string]any{"project": map[string]any{"name": env["SDR_SYNC_IAM_PROJECT"]}},
+	}}
 	var ignored map[string]any
 	if err := call("POST", s.url+"/v3/auth/tokens", login, &ignored); err != nil {
 		return 0, 0, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -32,7 +33,7 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s: status %d", e.Method, e.Path, e.Status)
-	if e.Code != "" {
+	if e.Code != "" && e.Code != strconv.Itoa(e.Status) { // IAM repeats the status as its code
 		b.WriteString(" " + e.Code)
 	}
 	if e.Message != "" {

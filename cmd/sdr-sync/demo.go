@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"maps"
 	"os"
@@ -140,12 +141,12 @@ func (a *app) demoConfig(ctx context.Context, dir, url string, c sandbox.Config)
 			return err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	dataDir := filepath.Join(dir, "postgres")
-	if os.Geteuid() == 0 { // the server runs as another user, who may have no way into dir
-		dataDir = "/var/lib/sdr-sync/demo-postgres"
+	dataDir, err := demoDataDir(dir)
+	if err != nil {
+		return err
 	}
 	var scopes []string
 	for _, s := range c.Scopes {
@@ -178,6 +179,25 @@ sync: {poll_initial: 100ms}
 		return nil
 	}
 	return dropPrivateDatabase(ctx, dataDir, a)
+}
+
+// demoDataDir is where a demo in dir has its private Postgres: in dir, unless the server runs as another user who has no way there.
+func demoDataDir(dir string) (string, error) {
+	if os.Geteuid() != 0 {
+		return filepath.Join(dir, "postgres"), nil
+	}
+	for parent := dir; ; parent = filepath.Dir(parent) {
+		info, err := os.Stat(parent)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Sprintf("/var/lib/sdr-sync/demo-%08x", crc32.ChecksumIEEE([]byte(dir))), nil
+		}
+		if parent == filepath.Dir(parent) {
+			return filepath.Join(dir, "postgres"), nil
+		}
+	}
 }
 
 // dropPrivateDatabase empties an earlier demo's private Postgres.

@@ -312,7 +312,7 @@ func (a *app) asRun(ctx context.Context, db *postgres.DB, scopes []pipeline.Scop
 		started := time.Now()
 		err = do(ctx, r)
 		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-			err = errors.Join(err, cause) // "context canceled" alone says too little
+			err = errors.Join(cause, err) // "context canceled" alone says too little
 		}
 		r.report.finish(err, time.Since(started))
 		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

@@ -81,10 +81,12 @@ func (l *Lake) Check(ctx context.Context, store pipeline.PartitionStore, opt Che
 		if opt.Partitions != nil && !slices.Contains(opt.Partitions, s.Partition) {
 			continue
 		}
+		c.archived = s.Archived
 		if err := c.partition(ctx, s); err != nil {
 			return c.found, fmt.Errorf("check partition %s: %w", s.Partition, err)
 		}
 	}
+	c.archived = false
 	if opt.Partitions != nil {
 		return c.found, c.refuseUnknown(opt.Partitions, states)
 	}
@@ -97,9 +99,13 @@ type check struct {
 	files    *files
 	manifest *Manifest
 	found    []Difference
+	archived bool // the partition at hand is
 }
 
 func (c *check) differ(path, repair, what string, args ...any) {
+	if c.archived {
+		repair = "put the file and the lake's _meta folder back from a backup: the month is archived"
+	}
 	c.found = append(c.found, Difference{Path: path, What: fmt.Sprintf(what, args...), Repair: repair})
 }
 

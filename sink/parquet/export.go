@@ -183,29 +183,22 @@ func (l *Lake) exportPartitions(
 	ctx context.Context, f *files, store pipeline.PartitionStore, opt ExportOptions,
 	states []pipeline.PartitionState, manifest *Manifest, sum *Summary,
 ) error {
-	var g *errgroup.Group
-	g, ctx = errgroup.WithContext(ctx)
+	stale, lost, clean, err := l.staleOnes(f, opt, states, manifest)
+	if err != nil {
+		return err
+	}
+	sum.Clean = clean
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(2)
 	turn := make(chan struct{}) // closed when the partition before is done
 	close(turn)
-	for _, s := range states {
-		if len(opt.Sites) > 0 && !slices.Contains(opt.Sites, s.Site) {
-			continue
-		}
-		reason, err := l.stale(f, manifest, s)
-		if err != nil {
-			return errors.Join(fmt.Errorf("export partition %s: %w", s.Partition, err), g.Wait())
-		}
-		if s.Archived || reason == "" && !opt.All { // of an archived partition the file is all there is
-			sum.Clean++
-			continue
-		}
+	for _, s := range stale {
 		before, done := turn, make(chan struct{})
 		turn = done
 		g.Go(func() error {
 			defer close(done)
 			began := time.Now()
-			exported, err := l.exportPartition(ctx, f, store, s, manifest, before, opt.Progress)
+			exported, err := l.exportPartition(ctx, f, store, s.PartitionState, manifest, before, opt.Progress)
 			if err != nil {
 				return fmt.Errorf("export partition %s: %w", s.Partition, err)
 			}
@@ -214,13 +207,49 @@ func (l *Lake) exportPartitions(
 			if exported.Written {
 				sum.Bytes += exported.File.Bytes
 			}
-			l.log.Info("partition exported", zap.Stringer("partition", s.Partition), zap.String("reason", cmp.Or(reason, "all were asked for")),
+			l.log.Info("partition exported", zap.Stringer("partition", s.Partition), zap.String("reason", s.reason),
 				zap.Int64("rows", exported.File.Rows), zap.Int64("bytes", exported.File.Bytes), zap.Bool("written", exported.Written),
 				zap.Duration("took", time.Since(began)))
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if len(lost) > 0 {
+		return fmt.Errorf("%w: %s", ErrArchivedLost, strings.Join(lost, "; "))
+	}
+	return nil
+}
+
+// stalePartition is a partition to be exported, and why.
+type stalePartition struct {
+	pipeline.PartitionState
+	reason string
+}
+
+// staleOnes chooses the partitions to export, and counts those that need nothing. lost tells of archived ones whose file can't be
+// written again.
+func (l *Lake) staleOnes(
+	f *files, opt ExportOptions, states []pipeline.PartitionState, manifest *Manifest,
+) (stale []stalePartition, lost []string, clean int, err error) {
+	for _, s := range states {
+		if len(opt.Sites) > 0 && !slices.Contains(opt.Sites, s.Site) {
+			continue
+		}
+		reason, err := l.stale(f, manifest, s)
+		switch {
+		case err != nil:
+			return nil, nil, 0, fmt.Errorf("export partition %s: %w", s.Partition, err)
+		case s.Archived && reason != "":
+			lost = append(lost, fmt.Sprintf("%s (%s)", s.Partition, reason))
+		case !s.Archived && (reason != "" || opt.All):
+			stale = append(stale, stalePartition{s, cmp.Or(reason, "all were asked for")})
+		default:
+			clean++
+		}
+	}
+	return stale, lost, clean, nil
 }
 
 // prune drops entries of partitions that the ledger does not know; their files, if any, are foreign.

@@ -27,6 +27,9 @@ var (
 	ErrLakeMissing = errors.New("the lake is missing")
 	// ErrLakeLocked: another process is exporting into the lake. Nothing was written.
 	ErrLakeLocked = errors.New("another export holds the lake")
+	// ErrArchivedLost: the file of an archived month is not what the ledger says, and its rows are no longer in the database. All else is
+	// exported.
+	ErrArchivedLost = errors.New("put the files of archived months back from a backup, with the lake's _meta folder")
 	// ErrForeignFile: a Parquet file that no export wrote stands in the lake, where readers would count its rows.
 	ErrForeignFile = errors.New("a foreign file is in the lake")
 )

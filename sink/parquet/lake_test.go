@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -843,8 +844,11 @@ func TestCrash(t *testing.T) {
 
 // everyStep calls stop before each step of an export, but for 15 of 16 writes: they are all alike here.
 func everyStep(stop func() error) func(step, name string) error {
+	var mu sync.Mutex // the next partition is read while one is written
 	writes := 0
 	return func(step, _ string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if step == "write" {
 			if writes++; writes%16 != 1 {
 				return nil
