@@ -35,11 +35,21 @@ type fakePartition struct {
 
 var errStore = errors.New("the store is gone")
 
+// hook sets what is called before each call; it may be called from several goroutines.
+func (s *fakeStore) hook(before func(call string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
+}
+
 func (s *fakeStore) step(call string) error {
-	if s.before == nil {
+	s.mu.Lock()
+	before := s.before
+	s.mu.Unlock()
+	if before == nil {
 		return nil
 	}
-	return s.before(call)
+	return before(call)
 }
 
 func (s *fakeStore) PinLake(_ context.Context, id string) (string, error) {
@@ -77,8 +87,11 @@ func (s *fakeStore) ReadPartition(
 	if err := s.step("read"); err != nil {
 		return err
 	}
+	s.mu.Lock() // a partition may be read while the one before is marked
 	f := s.find(p)
-	return read(f.state, f.windows, func(yield func(*record.Row, error) bool) {
+	state := f.state
+	s.mu.Unlock()
+	return read(state, f.windows, func(yield func(*record.Row, error) bool) {
 		n := 0
 		for row := range f.rows {
 			if s.rowErr != nil {

@@ -689,7 +689,7 @@ func TestLock(t *testing.T) {
 		if call != "mark" || store.lakeID == "" {
 			return nil
 		}
-		store.before = nil
+		store.hook(nil)
 		for name, second := range tests {
 			if err := second(); !errors.Is(err, parquet.ErrLakeLocked) {
 				t.Errorf("%s: got %v, want %v", name, err, parquet.ErrLakeLocked)
@@ -729,7 +729,7 @@ func TestLock(t *testing.T) {
 		if call != "mark" {
 			return nil
 		}
-		store.before = nil
+		store.hook(nil)
 		cancel(stop)
 		lake, err := parquet.Open(patient)
 		if err != nil {
@@ -792,10 +792,10 @@ func TestCrash(t *testing.T) {
 			steps := 0
 			stops := everyStep(func() error { steps++; return nil })
 			lake.SetStepHook(stops)
-			store.before = func(call string) error { return stops(call, "") }
+			store.hook(func(call string) error { return stops(call, "") })
 			export(t, lake, store, parquet.ExportOptions{})
 			lake.SetStepHook(nil)
-			store.before = nil
+			store.hook(nil)
 			want, ledger := tree(t, dir), states(store)
 			if steps < 20 {
 				t.Fatalf("an export took only %d steps", steps)
@@ -814,7 +814,7 @@ func TestCrash(t *testing.T) {
 						return nil
 					})
 					lake.SetStepHook(hook)
-					store.before = func(call string) error { return hook(call, "") }
+					store.hook(func(call string) error { return hook(call, "") })
 					if _, err := lake.Export(t.Context(), store, parquet.ExportOptions{}); !errors.Is(err, killed) {
 						t.Errorf("step %d (dead %t): got %v, want %v", k, dead, err, killed)
 					}
@@ -824,7 +824,7 @@ func TestCrash(t *testing.T) {
 						}
 					}
 					lake.SetStepHook(nil)
-					store.before = nil
+					store.hook(nil)
 					export(t, lake, store, parquet.ExportOptions{})
 					sameTrees(t, tree(t, dir), want)
 					if got := states(store); got != ledger {
