@@ -149,14 +149,15 @@ COMMENT ON COLUMN sdr_sync.archived_month.archived_at IS 'When it was archived.'
 -- Archiving is the owner's: nobody else may take records away from readers.
 -- +goose StatementBegin
 CREATE FUNCTION sdr_sync.archive_month(month date) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     first_day CONSTANT date := date_trunc('month', month)::date;
     next_month CONSTANT date := (date_trunc('month', month) + interval '1 month')::date;
     name CONSTANT text := 'sdr_' || to_char(first_day, 'YYYY_MM');
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('sdr_sync.ensure_partition', 0));
-    EXECUTE format('ALTER TABLE billing.sdr DETACH PARTITION billing.%I', name); -- waits for publications under way
+    -- Readers queue behind a lock that waits, so it waits for two seconds and no longer.
+    EXECUTE format('ALTER TABLE billing.sdr DETACH PARTITION billing.%I', name);
     IF EXISTS (SELECT FROM sdr_sync.partition WHERE stream = 'sdr' AND from_date >= first_day AND from_date < next_month AND dirty_seq > exported_seq) THEN
         RAISE EXCEPTION 'usage month % has records that are not in Parquet yet', to_char(first_day, 'YYYY-MM') USING HINT = 'Run: sdr-sync export';
     END IF;

@@ -3,7 +3,9 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"runtime/debug"
 	"time"
 
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
@@ -31,7 +33,19 @@ var (
 	ErrCredentials  = errors.New("credentials refused")
 	ErrJobForgotten = errors.New("the vendor no longer knows the job")
 	ErrRefused      = errors.New("the vendor refused the request")
+	ErrDefect       = errors.New("this is a defect of sdr-sync, please report it")
 )
+
+// Guard runs do and turns a panic into an error that wraps ErrDefect: in a goroutine a panic would end the process with the exit code
+// of wrong usage.
+func Guard(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", ErrDefect, p, debug.Stack())
+		}
+	}()
+	return do()
+}
 
 // LandingKey names the landing file of one query job.
 type LandingKey struct {

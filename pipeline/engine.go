@@ -146,7 +146,10 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			landed[i], err = e.land(ctx, p.Window)
+			err = Guard(func() (err error) {
+				landed[i], err = e.land(ctx, p.Window)
+				return err
+			})
 			if err != nil {
 				return fmt.Errorf("window %s: %w", p.Window, err)
 			}
@@ -157,7 +160,10 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 	toPublish := slices.DeleteFunc(slices.Clone(landed), func(l *landedWindow) bool { return l == nil })
 	var outcomes []Outcome // of the windows that are not skipped
 	if err == nil && len(toPublish) > 0 {
-		outcomes, err = e.publish(ctx, toPublish, group[0].Retire)
+		err = Guard(func() (err error) {
+			outcomes, err = e.publish(ctx, toPublish, group[0].Retire)
+			return err
+		})
 	}
 	err = withCause(ctx, err)
 	for i := range results {
@@ -434,6 +440,9 @@ func (e *Engine) recheck(ctx context.Context, l *landedWindow) error {
 		return fmt.Errorf("read the landing file: %w", err)
 	}
 	now, err := e.source.Page(ctx, l.job.ID, last.Asked)
+	if errors.Is(err, ErrRefused) && !errors.Is(err, ErrCredentials) { // a marker that the vendor took before: its markers grow old
+		return &jobEnd{StateMoved, fmt.Errorf("read page %d again: %w", l.file.Frames(), err), true}
+	}
 	if err != nil {
 		return fmt.Errorf("read page %d again: %w", l.file.Frames(), err)
 	}
@@ -481,29 +490,31 @@ func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) 
 	var asker errgroup.Group
 	asker.Go(func() error {
 		defer close(pages)
-		for {
-			number++
-			p, err := e.source.Page(ctx, l.job.ID, asked)
-			if err != nil {
-				return fmt.Errorf("read page %d: %w", number, err)
+		return Guard(func() error {
+			for {
+				number++
+				p, err := e.source.Page(ctx, l.job.ID, asked)
+				if err != nil {
+					return fmt.Errorf("read page %d: %w", number, err)
+				}
+				p.Asked = asked
+				markers.add(asked, number)
+				if seen, ok := markers.page(p.Next); ok {
+					release(p)
+					return &jobEnd{StateFailed, fmt.Errorf("page %d of job %s names the same next page as was asked for as page %d: the vendor's markers run in a circle", number, l.job.ID, seen), false}
+				}
+				select {
+				case pages <- p:
+				case <-ctx.Done():
+					release(p)
+					return context.Cause(ctx)
+				}
+				if p.Next == "" {
+					return nil
+				}
+				asked = p.Next
 			}
-			p.Asked = asked
-			markers.add(asked, number)
-			if seen, ok := markers.page(p.Next); ok {
-				release(p)
-				return &jobEnd{StateFailed, fmt.Errorf("page %d of job %s names the same next page as was asked for as page %d: the vendor's markers run in a circle", number, l.job.ID, seen), false}
-			}
-			select {
-			case pages <- p:
-			case <-ctx.Done():
-				release(p)
-				return context.Cause(ctx)
-			}
-			if p.Next == "" {
-				return nil
-			}
-			asked = p.Next
-		}
+		})
 	})
 	var failed error
 	for p := range pages { // to the end, so that every page is released
@@ -629,6 +640,12 @@ func (e *Engine) kept(w WindowState) (iter.Seq2[Page, error], error) {
 		return pages, nil
 	}
 	return nil, fmt.Errorf("window %s: the landing file of generation %d was not kept; only backfill --refresh can read it again", w.Window, w.Generation)
+}
+
+// CanReplay says why a window can't be replayed, nil if its landing file is there.
+func (e *Engine) CanReplay(w WindowState) error {
+	_, err := e.kept(w)
+	return err
 }
 
 // Replay publishes a window's current generation again from its kept landing file, asking nobody.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,9 +43,10 @@ type app struct {
 	verbose    bool
 	cpuProfile string
 
-	cfg *Config
-	log *zap.Logger
-	now pipeline.Clock // the clock of the command under way; nil is the wall clock
+	cfg  *Config
+	log  *zap.Logger
+	deaf atomic.Bool    // signals are a child's, not ours
+	now  pipeline.Clock // the clock of the command under way; nil is the wall clock
 }
 
 // streamSDR is the one stream so far.
@@ -166,9 +170,18 @@ func (a *app) clock() (pipeline.Clock, error) {
 	if err != nil {
 		return nil, withCode(exitUsage, fmt.Errorf("today: %w", err))
 	}
+	if real := record.DateOf(time.Now(), a.cfg.Sync.FileTimezone); today > real && !a.rehearsing() {
+		return nil, withCode(exitUsage, fmt.Errorf("today %s is in the future (it is %s): windows would be published that have no files yet", today, real))
+	}
 	started := time.Now()
 	noon := today.Time(a.cfg.Sync.FileTimezone).Add(12 * time.Hour)
 	return func() time.Time { return noon.Add(time.Since(started)) }, nil
+}
+
+// rehearsing tells whether the vendor is one on this machine: a stand-in, whose files may be of any date.
+func (a *app) rehearsing() bool {
+	u, err := url.Parse(a.cfg.ESM.Endpoint)
+	return err == nil && u.Scheme == "http"
 }
 
 // scopes returns the configured scopes, or those of them that --scope names.
@@ -193,7 +206,7 @@ func (a *app) scopes() ([]pipeline.Scope, error) {
 			return nil, withCode(exitUsage, fmt.Errorf("--scope %s is not among esm.scopes (%s)", s, joinScopes(a.cfg.ESM.Scopes)))
 		}
 	}
-	return scopes, nil
+	return slices.Compact(slices.SortedFunc(slices.Values(scopes), pipeline.Scope.Compare)), nil
 }
 
 func joinScopes(scopes []pipeline.Scope) string {
@@ -273,7 +286,7 @@ func (a *app) preparePrivate(ctx context.Context, server *private.Server) error 
 }
 
 func (a *app) openDatabase(ctx context.Context, url pipeline.Secret) (*postgres.DB, error) {
-	return postgres.Open(ctx, postgres.Config{URL: url, Lease: a.cfg.Sync.Lease, Unit: a.cfg.Parquet.Partition, Log: a.log, Now: a.now})
+	return postgres.Open(ctx, postgres.Config{URL: url, Lease: a.cfg.Sync.Lease, Parallel: a.cfg.Sync.Parallel, SourceZone: a.cfg.Sync.SourceTimezone, Unit: a.cfg.Parquet.Partition, Log: a.log, Now: a.now})
 }
 
 // openLake opens the lake; rezone takes over one of another source time zone.

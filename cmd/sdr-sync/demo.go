@@ -37,6 +37,9 @@ func (a *app) demoCommand() *cobra.Command {
 	return cmd
 }
 
+// demoDatabase is the demo's database on the server of postgres.url.
+const demoDatabase = "sdr_sync_demo"
+
 // The demo plays in the spring of 2024: a backfill on 1 April, a nightly run on 2 April, so that it shows the same every time.
 var (
 	demoFrom     = record.NewDate(2024, time.January, 1)
@@ -118,6 +121,9 @@ func (a *app) demo(ctx context.Context, dir string, c sandbox.Config) error {
 	if err != nil {
 		return err
 	}
+	if a.cfg.Postgres.URL != "" {
+		fmt.Fprintf(a.stdout, "\nThe tables are in the database %s: let SDR_SYNC_POSTGRES_URL name it for what follows.\n", demoDatabase)
+	}
 	fmt.Fprintf(a.stdout, `
 Look further:
   sdr-sync --config %[1]s psql
@@ -175,8 +181,9 @@ sync: {poll_initial: 100ms}
 		return err
 	}
 	a.cfg = cfg
-	if cfg.Postgres.URL != "" {
-		return nil
+	if cfg.Postgres.URL != "" { // a database of its own beside the one that is named: the demo fills and forgets it
+		cfg.Postgres.URL, err = postgres.RecreateDatabase(ctx, cfg.Postgres.URL, demoDatabase)
+		return err
 	}
 	return dropPrivateDatabase(ctx, dataDir, a)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
-	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
 )
 
@@ -117,34 +116,12 @@ func (a *app) checkDatabase(ctx context.Context, check func(string, string, erro
 		check(where, "can be reached", nil)
 		if check("schema", "fits this program", db.CheckSchema(ctx)) {
 			check("roles", "the login may write", db.CheckPrivileges(ctx))
-			a.checkAgreement(ctx, db, check)
+			check("agreement", "database and configuration belong together", a.checkAgreement(ctx, db))
 		}
 		return nil
 	})
 	if err != nil {
 		check(where, "", err)
-	}
-}
-
-// checkAgreement compares what the database pinned with the configuration.
-func (a *app) checkAgreement(ctx context.Context, db *postgres.DB, check func(string, string, error) bool) {
-	known, err := db.Scopes(ctx, streamSDR)
-	if err != nil {
-		check("agreement", "", err)
-	}
-	if len(known) == 0 {
-		return // nothing is published yet: a run may still pin otherwise
-	}
-	wanted := a.zonePins()
-	wanted["domain_id"], wanted["parquet_partition"] = a.cfg.ESM.DomainID, string(a.cfg.Parquet.Partition)
-	for name, value := range wanted {
-		pinned, err := db.Pinned(ctx, name)
-		if err == nil && pinned != "" && pinned != value {
-			err = &postgres.PinError{Name: name, Pinned: pinned, Configured: value}
-		}
-		if err != nil {
-			check("agreement", "", err)
-		}
 	}
 }
 

@@ -259,7 +259,7 @@ func TestSandboxCommand(t *testing.T) {
 	server := start(t, nil, []string{"sandbox", "--listen", "127.0.0.1:0", "--resources", "1", "--today", someday, "--fault", "page:2:reset"})
 	var said string
 	until(t, "the sandbox says where it is", func() bool {
-		said = server.out.String()
+		said = read(t, server.out)
 		return strings.Contains(said, "sdr-sync backfill")
 	})
 	environ := []string{envPrefix + "POSTGRES_URL=" + w.database, envPrefix + "PARQUET_DIR=" + w.lake(), envPrefix + "LANDING_DIR=" + w.settings["landing.dir"]}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"runtime/debug"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -51,38 +49,40 @@ type reportedError struct{ err error }
 func (e *reportedError) Error() string { return e.err.Error() }
 func (e *reportedError) Unwrap() error { return e.err }
 
-// codeOf returns the exit code of err. An error that nobody classified came from outside (network, disk, database, vendor), and a
-// later run may succeed; defects are panics and errors that say so.
+// codeOf returns the exit code of err: of the first error in its chain that has one, and of several joined ones the first by
+// precedence. An error that nobody classified came from outside (network, disk, database, vendor), and a later run may succeed.
 func codeOf(err error) exitCode {
-	if err == nil {
+	switch err {
+	case nil:
 		return exitOK
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return worst(joined.Unwrap())
-	}
-	var coded *codedError
-	var config *ConfigError
-	var held *postgres.LeaseHeldError
-	var pin *postgres.PinError
-	var quarantine *pipeline.QuarantineError
-	var parse *pgconn.ParseConfigError
-	switch {
-	case errors.As(err, &coded):
-		return coded.code
-	case errors.As(err, &held):
-		return exitHeld
-	case errors.As(err, &config), errors.As(err, &pin), errors.As(err, &parse), errors.Is(err, postgres.ErrSchemaVersion),
-		errors.Is(err, parquet.ErrLakeMismatch), errors.Is(err, parquet.ErrLakeMissing):
-		return exitUsage
-	case errors.As(err, &quarantine):
-		return exitQuarantine
-	case errors.Is(err, pipeline.ErrCredentials), isLoginRefused(err):
+	case pipeline.ErrDefect:
+		return exitInternal
+	case pipeline.ErrCredentials:
 		return exitCredentials
-	case errors.Is(err, context.Canceled), errors.Is(err, errInterrupted):
-		return exitIncomplete
+	case postgres.ErrSchemaVersion, parquet.ErrLakeMismatch, parquet.ErrLakeMissing:
+		return exitUsage
 	}
-	if wrapped := errors.Unwrap(err); wrapped != nil {
-		return codeOf(wrapped)
+	switch e := err.(type) {
+	case *codedError:
+		return e.code
+	case *postgres.LeaseHeldError:
+		return exitHeld
+	case *ConfigError, *postgres.PinError, *pgconn.ParseConfigError:
+		return exitUsage
+	case *pipeline.QuarantineError:
+		return exitQuarantine
+	case *pgconn.PgError:
+		if e.Code == "28P01" || e.Code == "28000" { // user or password refused
+			return exitCredentials
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		return worst(e.Unwrap())
+	case interface{ Unwrap() error }:
+		if wrapped := e.Unwrap(); wrapped != nil {
+			return codeOf(wrapped)
+		}
 	}
 	return exitIncomplete
 }
@@ -98,12 +98,6 @@ func worst(errs []error) exitCode {
 		}
 	}
 	return exitOK
-}
-
-// isLoginRefused tells whether Postgres refused the user or the password.
-func isLoginRefused(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code == "28P01" || pgErr.Code == "28000")
 }
 
 func stack() []byte { return debug.Stack() }

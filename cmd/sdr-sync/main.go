@@ -27,26 +27,36 @@ var errInterrupted = errors.New("interrupted; run the same command again and it 
 
 // run is main without the process: the first signal stops work in an orderly way, the second kills.
 func run(args []string, stdin *os.File, stdout, stderr *os.File) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	go func() {
-		<-signals
-		cancel(errInterrupted)
-		<-signals
-		os.Exit(int(exitIncomplete))
+		for stopping := false; ; {
+			if s := <-signals; s == syscall.SIGINT && a.deaf.Load() {
+				continue
+			}
+			if stopping {
+				os.Exit(int(exitIncomplete))
+			}
+			stopping = true
+			cancel(errInterrupted)
+		}
 	}()
-	return int(execute(ctx, args, stdin, stdout, stderr))
+	return int(a.execute(ctx, args))
 }
 
 // execute runs one command line and returns its exit code.
-func execute(ctx context.Context, args []string, stdin, stdout, stderr *os.File) (code exitCode) {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+func execute(ctx context.Context, args []string, stdin, stdout, stderr *os.File) exitCode {
+	return (&app{stdin: stdin, stdout: stdout, stderr: stderr}).execute(ctx, args)
+}
+
+func (a *app) execute(ctx context.Context, args []string) (code exitCode) {
 	defer func() {
 		if p := recover(); p != nil {
-			fmt.Fprintf(stderr, "sdr-sync: internal error: %v\n%s", p, stack())
+			fmt.Fprintf(a.stderr, "sdr-sync: internal error: %v\n%s", p, stack())
 			code = exitInternal
 		}
 	}()
@@ -54,12 +64,30 @@ func execute(ctx context.Context, args []string, stdin, stdout, stderr *os.File)
 	root := a.commands()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	code = codeOf(err)
-	if err != nil {
-		var quiet *reportedError
-		if !errors.As(err, &quiet) {
-			fmt.Fprintf(stderr, "sdr-sync: %v\n", err)
-		}
+	for _, err := range unreported(err) {
+		fmt.Fprintf(a.stderr, "sdr-sync: %v\n", err)
 	}
-	return code
+	return codeOf(err)
+}
+
+// unreported returns the errors in err, a tree of joined ones, that no report has shown yet.
+func unreported(err error) []error {
+	var reported *reportedError
+	switch e := err.(type) {
+	case nil, *reportedError:
+		return nil
+	case interface{ Unwrap() []error }:
+		if !errors.As(err, &reported) {
+			return []error{err}
+		}
+		var rest []error
+		for _, one := range e.Unwrap() {
+			rest = append(rest, unreported(one)...)
+		}
+		return rest
+	}
+	if errors.As(err, &reported) {
+		return nil
+	}
+	return []error{err}
 }

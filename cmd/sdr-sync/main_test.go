@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -230,8 +229,8 @@ type process struct {
 	t       testing.TB
 	cmd     *exec.Cmd
 	started time.Time
-	out     bytes.Buffer
-	err     bytes.Buffer
+	out     string        // file with its standard output
+	err     string        // file with its standard error
 	done    chan struct{} // closed when it has ended
 }
 
@@ -247,9 +246,14 @@ func start(t testing.TB, environ, args []string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(path, args...), started: time.Now(), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
-	p.cmd.WaitDelay = time.Second // psql may outlive it, and hold the pipes
+	folder := t.TempDir()
+	p := &process{
+		t: t, cmd: exec.Command(path, args...), started: time.Now(), out: filepath.Join(folder, "out"), err: filepath.Join(folder, "err"),
+		done: make(chan struct{}),
+	}
+	stdout, stderr := create(t, p.out), create(t, p.err)
+	defer closeAll(stdout, stderr)
+	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	p.cmd.Env = append(append(os.Environ(), asProgram+"=1"), environ...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -289,9 +293,9 @@ func (p *process) wait() finished {
 	case <-time.After(patience):
 		p.signal(syscall.SIGQUIT) // Go then says where it hangs
 		<-p.done
-		p.t.Fatalf("the program did not end within %s\n%s", patience, p.err.String())
+		p.t.Fatalf("the program did not end within %s\n%s", patience, read(p.t, p.err))
 	}
-	return finished{exitCode(p.cmd.ProcessState.ExitCode()), p.out.String(), p.err.String(), time.Since(p.started)}
+	return finished{exitCode(p.cmd.ProcessState.ExitCode()), read(p.t, p.out), read(p.t, p.err), time.Since(p.started)}
 }
 
 // ended tells whether the process is gone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -164,6 +165,15 @@ func (a *app) pull(ctx context.Context, p pull) error {
 			if err != nil {
 				return err
 			}
+			if len(plan) == 0 && len(groups) == 0 && p.reslice == "" {
+				return withCode(exitUsage, fmt.Errorf("no file date from %s to %s is over yet (today is %s); nothing was asked", p.ask.From, p.ask.To-1, p.ask.Today))
+			}
+			if p.ask.To > p.ask.Today {
+				r.report.Notes = append(r.report.Notes, fmt.Sprintf("file dates from %s on are not over yet and were left out", p.ask.Today))
+			}
+			if p.reslice != "" {
+				r.report.Notes = append(r.report.Notes, "only months with published windows are cut anew; a plain backfill publishes the others")
+			}
 			expected, err := expectations(ctx, db, append(groups, plan))
 			if err != nil {
 				return err
@@ -176,16 +186,16 @@ func (a *app) pull(ctx context.Context, p pull) error {
 			if n := vendor.LostCreates(); n > 0 {
 				r.report.Notes = append(r.report.Notes, fmt.Sprintf("the answer to %d job creations was lost; each may have left an orphan job at the vendor, which is harmless", n))
 			}
-			if err := a.noteGaps(ctx, db, r.report, scopes); err != nil && ctx.Err() == nil {
-				return err
-			}
-			return a.finishPull(ctx, db, lake, r, scopes, p, results)
+			return errors.Join(a.finishPull(ctx, db, lake, r, scopes, p, results), a.noteGaps(ctx, db, r.report, scopes))
 		})
 	})
 }
 
 // noteGaps says which file dates between published ones are missing: a nightly run heals only what its lookback meets.
 func (a *app) noteGaps(ctx context.Context, db *postgres.DB, r *report, scopes []pipeline.Scope) error {
+	if ctx.Err() != nil {
+		return nil
+	}
 	for _, s := range scopes {
 		windows, err := db.Windows(ctx, streamSDR, s)
 		if err != nil {
@@ -378,18 +388,47 @@ func (a *app) zonePins() map[string]string {
 	return map[string]string{"source_timezone": a.cfg.Sync.SourceTimezone.String(), "file_timezone": a.cfg.Sync.FileTimezone.String()}
 }
 
+// checkAgreement fails if what the database pinned is not what the configuration says. Unlike checkPins it pins nothing.
+func (a *app) checkAgreement(ctx context.Context, db *postgres.DB) error {
+	wanted := a.zonePins()
+	wanted["parquet_partition"] = string(a.cfg.Parquet.Partition)
+	if a.cfg.ESM.DomainID != "" {
+		wanted["domain_id"] = a.cfg.ESM.DomainID
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		pinned, err := db.Pinned(ctx, name)
+		if err != nil {
+			return err
+		}
+		if pinned != "" && pinned != wanted[name] {
+			return &postgres.PinError{Name: name, Pinned: pinned, Configured: wanted[name]}
+		}
+	}
+	return nil
+}
+
 // tidyLanding settles what a killed run left: files of published jobs become evidence, files of ended jobs go.
 func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Dir, scopes []pipeline.Scope) error {
 	for _, s := range scopes {
 		if err := db.AbandonJobs(ctx, streamSDR, s, a.now().Add(-a.cfg.Sync.AdoptMaxAge)); err != nil {
 			return err
 		}
-		unsettled, err := db.UnsettledJobs(ctx, streamSDR, s)
+	}
+	var landed []pipeline.LandingKey
+	err := land.Tidy(func(key pipeline.LandingKey) bool { // only looks
+		landed = append(landed, key)
+		return true
+	})
+	if err != nil || len(landed) == 0 {
+		return err
+	}
+	for _, key := range landed {
+		job, found, err := db.PublishedJob(ctx, key.JobRow)
 		if err != nil {
 			return err
 		}
-		for _, j := range unsettled {
-			if err := land.Keep(j.Job.LandingKey(), j.WindowID, j.Generation); err != nil {
+		if found && job.Job.ID == key.JobID {
+			if err := land.Keep(key, job.WindowID, job.Generation); err != nil && !errors.Is(err, pipeline.ErrLandingLocked) {
 				return err
 			}
 		}
@@ -398,5 +437,5 @@ func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Di
 	if err != nil {
 		return err
 	}
-	return land.Tidy(func(key pipeline.LandingKey) bool { return wanted[key.JobRow] })
+	return land.Tidy(func(key pipeline.LandingKey) bool { return wanted[key.JobRow] == key.JobID })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -76,8 +77,10 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 			if err != nil {
 				return err
 			}
-			if len(changedZones) > 0 && (!all || len(a.scopeTexts) > 0) {
-				return withCode(exitUsage, errors.New("the time zones differ from those that filled this database: only `replay --all` over every scope may change them"))
+			if len(changedZones) > 0 {
+				if err := a.mayChangeZones(ctx, db, all); err != nil {
+					return err
+				}
 			}
 			if err := lake.Belongs(ctx, db); err != nil {
 				return err
@@ -91,27 +94,30 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 				return err
 			}
 			engine := pipeline.NewEngine(nil, db, land, a.engineConfig(r, p, now, nil))
+			windows, err := replayable(ctx, db, scopes, wanted)
+			if err != nil {
+				return err
+			}
+			if len(windows) == 0 {
+				return withCode(exitUsage, errors.New("no published window matches"))
+			}
+			if len(changedZones) > 0 {
+				if err := beginZoneChange(ctx, db, engine, windows, changedZones); err != nil {
+					return err
+				}
+			}
 			var results []pipeline.Result
-			for _, s := range scopes {
-				windows, err := db.Windows(ctx, streamSDR, s)
+			for _, w := range windows {
+				if ctx.Err() != nil {
+					break
+				}
+				job, err := db.Job(ctx, w.JobRow)
 				if err != nil {
 					return err
 				}
-				for _, w := range windows {
-					if !wanted(w) || ctx.Err() != nil {
-						continue
-					}
-					job, err := db.Job(ctx, w.JobRow)
-					if err != nil {
-						return err
-					}
-					results = append(results, engine.Replay(ctx, w, job))
-				}
+				results = append(results, engine.Replay(ctx, w, job))
 			}
 			r.report.addWindows(results)
-			if len(results) == 0 {
-				return withCode(exitUsage, fmt.Errorf("no published window matches"))
-			}
 			if err := a.finishPull(ctx, db, lake, r, scopes, p, results); err != nil {
 				return err
 			}
@@ -123,6 +129,52 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 			return nil
 		})
 	})
+}
+
+// replayable lists the windows of the scopes that are wanted.
+func replayable(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, wanted func(pipeline.WindowState) bool) ([]pipeline.WindowState, error) {
+	var chosen []pipeline.WindowState
+	for _, s := range scopes {
+		windows, err := db.Windows(ctx, streamSDR, s)
+		if err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, slices.DeleteFunc(windows, func(w pipeline.WindowState) bool { return !wanted(w) })...)
+	}
+	return chosen, nil
+}
+
+// mayChangeZones refuses to change the time zones unless every window in the ledger is replayed.
+func (a *app) mayChangeZones(ctx context.Context, db *postgres.DB, all bool) error {
+	if !all || len(a.scopeTexts) > 0 {
+		return withCode(exitUsage, errors.New("the time zones differ from those that filled this database: only `replay --all` over every scope may change them"))
+	}
+	known, err := db.Scopes(ctx, streamSDR)
+	if err != nil {
+		return err
+	}
+	for _, s := range known {
+		if !slices.Contains(a.cfg.ESM.Scopes, s) {
+			return withCode(exitUsage, fmt.Errorf("the time zones can only change for everything at once, and the ledger holds windows of %s, which esm.scopes does not name: add it", s))
+		}
+	}
+	return nil
+}
+
+// beginZoneChange makes sure that every window can be replayed, then pins that a change is under way: until a replay has come to its end,
+// everything else is refused.
+func beginZoneChange(ctx context.Context, db *postgres.DB, engine *pipeline.Engine, windows []pipeline.WindowState, zones map[string]string) error {
+	for _, w := range windows {
+		if err := engine.CanReplay(w); err != nil {
+			return withCode(exitUsage, fmt.Errorf("the time zones can't change: %w", err))
+		}
+	}
+	for name, value := range zones {
+		if err := db.Repin(ctx, name, "(replay --all to "+value+" under way)"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // changedZones returns the time zone settings that differ from what is pinned.

@@ -139,6 +139,8 @@ func (a *app) psql(ctx context.Context, role string, args []string) error {
 		if a.cfg.Postgres.URL == "" {
 			c.Env = append(c.Env, "PGUSER="+privateSuperuser) // of our own server: peer lets us be anyone
 		}
+		a.deaf.Store(true) // Ctrl-C cancels a query in psql
+		defer a.deaf.Store(false)
 		var exit *exec.ExitError
 		if err := c.Run(); errors.As(err, &exit) {
 			return withCode(exitIncomplete, &reportedError{fmt.Errorf("psql ended with %d", exit.ExitCode())})

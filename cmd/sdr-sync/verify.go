@@ -73,6 +73,9 @@ func (a *app) exportCommand() *cobra.Command {
 				return err
 			}
 			return a.withDatabase(cmd.Context(), func(ctx context.Context, db *postgres.DB) error {
+				if err := a.checkAgreement(ctx, db); err != nil {
+					return err
+				}
 				started := time.Now()
 				r := &report{Command: "export"}
 				exported, err := a.export(ctx, db, lake, scopes, all)
@@ -108,14 +111,28 @@ them with the ledger and the manifest. Nothing is changed.`,
 			if err := a.loadConfig(NeedDatabase, NeedLake); err != nil {
 				return err
 			}
+			scopes, err := a.scopes()
+			if err != nil {
+				return err
+			}
 			lake, err := a.openLake(false)
 			if err != nil {
 				return err
 			}
 			return a.withDatabase(cmd.Context(), func(ctx context.Context, db *postgres.DB) error {
+				if err := a.checkAgreement(ctx, db); err != nil {
+					return err
+				}
 				started := time.Now()
 				r := &report{Command: "verify"}
-				verified, err := a.verifyWindows(ctx, db, lake, nil, nil)
+				var windows []int64
+				var partitions []pipeline.Partition
+				if len(a.scopeTexts) > 0 {
+					if windows, partitions, err = holdings(ctx, db, scopes); err != nil {
+						return err
+					}
+				}
+				verified, err := a.verifyWindows(ctx, db, lake, windows, partitions)
 				r.Verify = &verified
 				r.finish(err, time.Since(started))
 				if err == nil {
@@ -125,6 +142,29 @@ them with the ledger and the manifest. Nothing is changed.`,
 			})
 		},
 	}
+}
+
+// holdings lists the windows of the scopes and the partitions of their sites.
+func holdings(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope) (windows []int64, partitions []pipeline.Partition, err error) {
+	windows, partitions = []int64{}, []pipeline.Partition{}
+	sites := map[string]bool{}
+	for _, s := range scopes {
+		sites[s.Site] = true
+		states, err := db.Windows(ctx, streamSDR, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, w := range states {
+			windows = append(windows, w.ID)
+		}
+	}
+	states, err := db.Partitions(ctx)
+	for _, p := range states {
+		if sites[p.Site] {
+			partitions = append(partitions, p.Partition)
+		}
+	}
+	return windows, partitions, err
 }
 
 // verifyWindows checks the windows and the partitions, or everything if windows is nil. A difference is an error with exit code 7.
@@ -146,7 +186,11 @@ func (a *app) verifyWindows(ctx context.Context, db *postgres.DB, lake *parquet.
 		r.Files = len(partitions)
 	}
 	if windows == nil || len(partitions) > 0 {
-		differences, err := lake.Check(ctx, db, parquet.CheckOptions{Partitions: partitions})
+		busy, err := busySites(ctx, db)
+		if err != nil {
+			return r, fmt.Errorf("verify: %w", err)
+		}
+		differences, err := lake.Check(ctx, db, parquet.CheckOptions{Partitions: partitions, Busy: busy})
 		if err != nil {
 			return r, fmt.Errorf("verify: %w", err)
 		}
@@ -158,4 +202,19 @@ func (a *app) verifyWindows(ctx context.Context, db *postgres.DB, lake *parquet.
 		return r, withCode(exitDifference, fmt.Errorf("verify found %d differences", n))
 	}
 	return r, nil
+}
+
+// busySites are those that a run is at work on, this one included: what it has published and not yet exported differs from no promise.
+func busySites(ctx context.Context, db *postgres.DB) ([]string, error) {
+	leases, err := db.Leases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var sites []string
+	for _, l := range leases {
+		if l.Live {
+			sites = append(sites, l.Scope.Site)
+		}
+	}
+	return sites, nil
 }

@@ -25,6 +25,7 @@ import (
 // CheckOptions say what to check.
 type CheckOptions struct {
 	Partitions []pipeline.Partition // nil means all of the ledger's, and the lake as a whole
+	Busy       []string             // sites that a run is publishing: their dirty partitions are no differences
 }
 
 // Difference is one thing in which lake, manifest and ledger differ.
@@ -69,7 +70,7 @@ func (l *Lake) Check(ctx context.Context, store pipeline.PartitionStore, opt Che
 	if err != nil {
 		return nil, err
 	}
-	c := &check{lake: l, files: f, manifest: l.newManifest("")}
+	c := &check{lake: l, files: f, manifest: l.newManifest(""), sites: opt.Busy}
 	if id == nil && len(states) > 0 {
 		c.differ("", repairAll, "%s holds no lake (_meta/lake.json is missing)", l.Dir())
 		return c.found, nil
@@ -99,8 +100,11 @@ type check struct {
 	files    *files
 	manifest *Manifest
 	found    []Difference
-	archived bool // the partition at hand is
+	archived bool     // the partition at hand is
+	sites    []string // that are busy
 }
+
+func (c *check) busy(site string) bool { return slices.Contains(c.sites, site) }
 
 func (c *check) differ(path, repair, what string, args ...any) {
 	if c.archived {
@@ -150,7 +154,8 @@ func (c *check) partition(ctx context.Context, s pipeline.PartitionState) error 
 	if err != nil {
 		return err
 	}
-	if s.DirtySeq > s.ExportedSeq {
+	// What another scope of the site publishes meanwhile is the next export's.
+	if s.DirtySeq > s.ExportedSeq && !c.busy(s.Site) {
 		c.differ(path, repairExport, "the partition is dirty: the database is at %d, the file at %d", s.DirtySeq, s.ExportedSeq)
 	}
 	entry, named := c.manifest.entry(path)

@@ -84,6 +84,9 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	if problem != nil && !errors.Is(problem, fs.ErrNotExist) {
 		l.log.Warn("the manifest can't be used, all partitions are exported", zap.Error(problem))
 	}
+	if problem != nil {
+		opt.Sites = nil // a manifest without the other sites' files would be no consistent set
+	}
 
 	err = l.exportPartitions(ctx, f, store, opt, states, manifest, &sum)
 	l.prune(manifest, states)

@@ -3,6 +3,9 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -35,6 +38,11 @@ func (db *DB) Check(ctx context.Context, ids []int64) (found []Difference, recor
 		if ids != nil {
 			return nil
 		}
+		more, err := db.checkSites(ctx, tx, windows)
+		if err != nil {
+			return err
+		}
+		found = append(found, more...)
 		orphans, err := db.checkOrphans(ctx, tx)
 		found = append(found, orphans...)
 		return err
@@ -68,7 +76,7 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 		})
 	}
 	var content record.Digest
-	var badKeys, missing, wrongSite int64
+	var badKeys, missing, wrongSite, wrongDate int64
 	amount, begin := -1, db.stream.Index(db.stream.TimeField)
 	for i, t := range db.sdr.types {
 		if t == "decimal" {
@@ -83,7 +91,8 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 		return nil, 0, wrap(err, "read the usage months")
 	}
 	if archived { // a part of its rows is in Parquet only; the lake's own check covers that
-		return nil, 0, db.checkQuarantine(ctx, tx, w, report)
+		err := db.checkQuarantine(ctx, tx, w, report)
+		return found, 0, err
 	}
 	for row, err := range db.rows(ctx, tx, "SELECT "+db.sdr.columns+" FROM billing.sdr WHERE window_id = $1", w.ID) {
 		if err != nil {
@@ -99,6 +108,9 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 		}
 		if row.Site != w.Scope.Site {
 			wrongSite++
+		}
+		if row.UsageDate != record.DateOf(time.UnixMicro(row.Values[begin].Int), db.cfg.SourceZone) {
+			wrongDate++
 		}
 	}
 	if content != w.Records && w.HashVersion == record.HashVersion {
@@ -116,23 +128,25 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 	if wrongSite > 0 {
 		report("%d records stand under another site", wrongSite)
 	}
+	if wrongDate > 0 {
+		report("%d records have a usage_date that is not the date of their begin_time in %s", wrongDate, db.cfg.SourceZone)
+	}
 	if err := db.checkRollup(ctx, tx, w, report); err != nil {
 		return nil, 0, err
 	}
-	return found, content.Count, db.checkQuarantine(ctx, tx, w, report)
+	err = db.checkQuarantine(ctx, tx, w, report)
+	return found, content.Count, err
 }
 
 // checkRollup compares the window's daily sums with its facts, both ways.
 func (db *DB) checkRollup(ctx context.Context, tx pgx.Tx, w pipeline.WindowState, report func(string, ...any)) error {
-	const dimensions = `usage_date, site, region_code, domain_id, project_id, enterprise_project_id, cloud_service_type_code,
-		resource_type_code, resource_spec_code, accumulate_factor_name, record_type`
 	var different int64
 	err := tx.QueryRow(ctx, `
 		WITH facts AS (
-			SELECT `+dimensions+`, count(*) AS records, count(*) - count(accumulate_factor_value) AS missing, coalesce(sum(accumulate_factor_value), 0) AS amount
-			FROM billing.sdr WHERE window_id = $1 GROUP BY `+dimensions+`),
+			SELECT `+rollupDimensions+`, count(*) AS records, count(*) - count(accumulate_factor_value) AS missing, coalesce(sum(accumulate_factor_value), 0) AS amount
+			FROM billing.sdr WHERE window_id = $1 GROUP BY `+rollupDimensions+`),
 		sums AS (
-			SELECT `+dimensions+`, records, missing_amounts, accumulate_factor_value FROM sdr_sync.usage_rollup WHERE window_id = $1)
+			SELECT `+rollupDimensions+`, records, missing_amounts, accumulate_factor_value FROM sdr_sync.usage_rollup WHERE window_id = $1)
 		SELECT (SELECT count(*) FROM (TABLE facts EXCEPT ALL TABLE sums) a) + (SELECT count(*) FROM (TABLE sums EXCEPT ALL TABLE facts) b)`, w.ID).Scan(&different)
 	if err != nil {
 		return wrap(err, "compare the daily sums")
@@ -170,6 +184,49 @@ func (db *DB) checkQuarantine(ctx context.Context, tx pgx.Tx, w pipeline.WindowS
 		report("%d quarantined records do not match their hash", wrong)
 	}
 	return nil
+}
+
+// checkSites compares what a site's windows hold with what its Parquet files hold: the same records, cut another way. A site with a
+// partition that waits for its export is left out.
+func (db *DB) checkSites(ctx context.Context, tx pgx.Tx, windows []pipeline.WindowState) ([]Difference, error) {
+	rows, err := tx.Query(ctx, "SELECT "+partitionColumns+" FROM sdr_sync.partition WHERE stream = $1 ORDER BY site, from_date", db.stream.Name)
+	if err != nil {
+		return nil, wrap(err, "list partitions")
+	}
+	partitions, err := pgx.CollectRows(rows, scanPartition)
+	if err != nil {
+		return nil, wrap(err, "list partitions")
+	}
+	published, exported, waiting := map[string]record.Digest{}, map[string]record.Digest{}, map[string]bool{}
+	for _, w := range windows {
+		d := published[w.Scope.Site]
+		d.Merge(w.Records)
+		published[w.Scope.Site] = d
+		waiting[w.Scope.Site] = waiting[w.Scope.Site] || w.HashVersion != record.HashVersion
+	}
+	for _, p := range partitions {
+		if p.DirtySeq > p.ExportedSeq {
+			waiting[p.Site] = true
+			continue
+		}
+		file, err := record.ParseDigest(p.File.Digest, p.File.Rows)
+		if err != nil {
+			return nil, wrap(err, "read what partition %s holds", p.Partition)
+		}
+		d := exported[p.Site]
+		d.Merge(file)
+		exported[p.Site] = d
+	}
+	var found []Difference
+	for _, site := range slices.Sorted(maps.Keys(published)) {
+		if !waiting[site] && published[site] != exported[site] {
+			found = append(found, Difference{
+				Where: "site " + site, What: fmt.Sprintf("its windows hold %s, its Parquet files %s", published[site], exported[site]),
+				Repair: "sdr-sync export --all",
+			})
+		}
+	}
+	return found, nil
 }
 
 // checkOrphans looks for rows whose window is not in the ledger, or retired.

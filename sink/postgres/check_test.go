@@ -28,7 +28,7 @@ func TestCheckAndRepair(t *testing.T) {
 		{"the extra fields", "UPDATE billing.sdr SET extra = extra || '{\"x\": 1}' WHERE window_id = %[1]d AND extra IS NOT NULL", []string{"billing.sdr holds", "record_key"}},
 		{"a key", "UPDATE billing.sdr SET record_key = gen_random_uuid()" + one, []string{"record_key"}},
 		{"a natural key", "UPDATE billing.sdr SET natural_key = gen_random_uuid()" + one, []string{"natural_key"}},
-		{"a usage date", "UPDATE billing.sdr SET usage_date = usage_date + 1" + one, []string{"daily sums"}},
+		{"a usage date", "UPDATE billing.sdr SET usage_date = usage_date + 1" + one, []string{"usage_date that is not the date", "daily sums"}},
 		{"a site", "UPDATE billing.sdr SET site = 'hcso-9'" + one, []string{"natural_key", "another site", "daily sums"}},
 		{"a deleted record", "DELETE FROM billing.sdr" + one, []string{"billing.sdr holds 11 records", "daily sums"}},
 		{"all records deleted", "DELETE FROM billing.sdr WHERE window_id = %[1]d", []string{"billing.sdr holds 0 records", "no amount", "daily sums"}},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
@@ -19,7 +20,7 @@ func copyIn[T any](ctx context.Context, tx pgx.Tx, statement string, items iter.
 	pr, pw := io.Pipe()
 	produced := make(chan error, 1)
 	go func() {
-		err := writeTuples(pw, items, appendTuple)
+		err := pipeline.Guard(func() error { return writeTuples(pw, items, appendTuple) })
 		pw.CloseWithError(err) // nil becomes EOF
 		produced <- err
 	}()

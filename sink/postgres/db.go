@@ -26,11 +26,13 @@ import (
 
 // Config says which database, and how it is used.
 type Config struct {
-	URL   pipeline.Secret // libpq URL or key=value string
-	Lease time.Duration   // how long a lease lives without a heartbeat; 60 s if zero
-	Unit  pipeline.Unit   // length of a Parquet partition; month if empty
-	Log   *zap.Logger
-	Now   pipeline.Clock
+	URL        pipeline.Secret // libpq URL or key=value string
+	Lease      time.Duration   // how long a lease lives without a heartbeat; 60 s if zero
+	Parallel   int             // windows published at once; 4 if zero
+	Unit       pipeline.Unit   // length of a Parquet partition; month if empty
+	SourceZone *time.Location  // zone of usage dates; UTC if nil
+	Log        *zap.Logger
+	Now        pipeline.Clock
 }
 
 // DB is an open database.
@@ -49,6 +51,12 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.Lease == 0 {
 		cfg.Lease = time.Minute
 	}
+	if cfg.Parallel == 0 {
+		cfg.Parallel = 4
+	}
+	if cfg.SourceZone == nil {
+		cfg.SourceZone = time.UTC
+	}
 	if cfg.Unit == "" {
 		cfg.Unit = pipeline.Month
 	}
@@ -62,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read postgres.url: %w", err)
 	}
-	poolCfg.MaxConns = max(poolCfg.MaxConns, 12) // a publication, a heartbeat and a reader for each of some windows at once
+	poolCfg.MaxConns = max(poolCfg.MaxConns, int32(cfg.Parallel)+8) // a publication for each window at once; heartbeats and readers never wait
 	conn := poolCfg.ConnConfig
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = 15 * time.Second

@@ -122,7 +122,9 @@ func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, strea
 		case <-ticker.C:
 		}
 		for s, token := range tokens {
-			tag, err := db.pool.Exec(ctx, renewLease, stream, s.Site, s.Region, token, db.cfg.Lease)
+			beat, cancel := context.WithTimeout(ctx, db.cfg.Lease/3)
+			tag, err := db.pool.Exec(beat, renewLease, stream, s.Site, s.Region, token, db.cfg.Lease)
+			cancel()
 			if err != nil {
 				if ctx.Err() == nil {
 					db.cfg.Log.Warn("lease not prolonged", zap.Stringer("scope", s), zap.Error(err))

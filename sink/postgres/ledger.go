@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -77,10 +78,11 @@ func (db *DB) Windows(ctx context.Context, stream string, scope pipeline.Scope) 
 	return windows, wrap(err, "list windows of %s", scope)
 }
 
-// Scopes lists the scopes that have windows or jobs in the ledger.
+// Scopes lists the scopes that have windows, or jobs that will become some.
 func (db *DB) Scopes(ctx context.Context, stream string) ([]pipeline.Scope, error) {
 	rows, err := db.pool.Query(ctx, `
-		SELECT DISTINCT site, region FROM sdr_sync.window WHERE stream = $1 AND retired_at IS NULL ORDER BY 1, 2`, stream)
+		SELECT site, region FROM sdr_sync.window WHERE stream = $1 AND retired_at IS NULL
+		UNION SELECT site, region FROM sdr_sync.job WHERE stream = $1 AND state IN ('open', 'landed') ORDER BY 1, 2`, stream)
 	if err != nil {
 		return nil, wrap(err, "list scopes")
 	}
@@ -207,21 +209,23 @@ type PublishedJob struct {
 	Generation int
 }
 
-// UnsettledJobs lists the jobs behind the scope's current generations. Their landing files are kept as evidence; a run killed right
-// after COMMIT may not have come to that.
-func (db *DB) UnsettledJobs(ctx context.Context, stream string, scope pipeline.Scope) ([]PublishedJob, error) {
+// PublishedJob returns the job if the window's current generation is what it became. Its landing file is kept as evidence; a run killed
+// right after COMMIT may not have come to that.
+func (db *DB) PublishedJob(ctx context.Context, jobRow int64) (p PublishedJob, found bool, err error) {
 	rows, err := db.pool.Query(ctx, `
 		SELECT w.window_id, w.generation, `+jobColumns+`
-		FROM sdr_sync.window w JOIN sdr_sync.job j USING (job_row)
-		WHERE w.stream = $1 AND w.site = $2 AND w.region = $3 AND w.retired_at IS NULL ORDER BY w.window_id`, stream, scope.Site, scope.Region)
+		FROM sdr_sync.window w JOIN sdr_sync.job j USING (job_row) WHERE w.job_row = $1 AND w.retired_at IS NULL`, jobRow)
 	if err != nil {
-		return nil, wrap(err, "list published jobs of %s", scope)
+		return p, false, wrap(err, "read published job %d", jobRow)
 	}
-	jobs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p PublishedJob, err error) {
+	p, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (p PublishedJob, err error) {
 		p.Job, err = scanJob(prefixed{row, []any{&p.WindowID, &p.Generation}})
 		return p, err
 	})
-	return jobs, wrap(err, "list published jobs of %s", scope)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return p, false, nil
+	}
+	return p, err == nil, wrap(err, "read published job %d", jobRow)
 }
 
 // prefixed scans further columns in front of those that a scan function knows.
@@ -242,20 +246,22 @@ func (db *DB) AbandonJobs(ctx context.Context, stream string, scope pipeline.Sco
 	return wrap(err, "abandon old jobs of %s", scope)
 }
 
-// WantedLanding returns the rows of the jobs whose landing files are still needed: live jobs, and the newest job of a window if it was
-// refused, as evidence.
-func (db *DB) WantedLanding(ctx context.Context) (map[int64]bool, error) {
+// WantedLanding returns the jobs whose landing files are still needed, row to the vendor's id: live jobs, and the newest job of a window
+// if it was refused, as evidence.
+func (db *DB) WantedLanding(ctx context.Context) (map[int64]string, error) {
 	rows, err := db.pool.Query(ctx, `
-		SELECT job_row FROM sdr_sync.job j WHERE state IN ('open', 'landed') OR state = 'refused' AND NOT EXISTS (
+		SELECT job_row, job_id FROM sdr_sync.job j WHERE state IN ('open', 'landed') OR state = 'refused' AND NOT EXISTS (
 			SELECT FROM sdr_sync.job n
 			WHERE n.stream = j.stream AND n.site = j.site AND n.region = j.region AND n.from_date = j.from_date AND n.job_row > j.job_row)`)
 	if err != nil {
 		return nil, wrap(err, "list jobs with landing files")
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	wanted := map[int64]bool{}
-	for _, id := range ids {
-		wanted[id] = true
-	}
+	wanted := map[int64]string{}
+	var row int64
+	var id string
+	_, err = pgx.ForEachRow(rows, []any{&row, &id}, func() error {
+		wanted[row] = id
+		return nil
+	})
 	return wanted, wrap(err, "list jobs with landing files")
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	neturl "net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -100,10 +102,7 @@ func ClientEnvironment(url pipeline.Secret) ([]string, error) {
 	if cfg.Password != "" {
 		env = append(env, "PGPASSWORD="+cfg.Password)
 	}
-	if cfg.TLSConfig != nil && !cfg.TLSConfig.InsecureSkipVerify {
-		env = append(env, "PGSSLMODE=verify-full")
-	}
-	return env, nil
+	return append(env, tlsEnvironment(url.Reveal())...), nil
 }
 
 // CheckPrivileges tells whether the login may do what publishing needs.
@@ -178,4 +177,59 @@ func DropDatabase(ctx context.Context, url pipeline.Secret, name string) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
 	return wrap(err, "drop database %s", name)
+}
+
+// RecreateDatabase makes an empty database of the given name on url's server, dropping one that is there, and returns its URL.
+func RecreateDatabase(ctx context.Context, url pipeline.Secret, name string) (pipeline.Secret, error) {
+	if err := DropDatabase(ctx, url, name); err != nil {
+		return "", err
+	}
+	conn, err := pgx.Connect(ctx, url.Reveal())
+	if err != nil {
+		return "", wrap(err, "create database %s", name)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", wrap(err, "create database %s", name)
+	}
+	return withDatabase(url, name)
+}
+
+// withDatabase returns url with another database; url has either form that libpq takes.
+func withDatabase(url pipeline.Secret, name string) (pipeline.Secret, error) {
+	text := url.Reveal()
+	if !strings.Contains(text, "://") {
+		return pipeline.Secret(text + " dbname=" + name), nil // the last one counts
+	}
+	u, err := neturl.Parse(text)
+	if err != nil {
+		return "", errors.New("read postgres.url: not a URL")
+	}
+	u.Path = "/" + name
+	query := u.Query()
+	query.Del("dbname")
+	query.Del("database")
+	u.RawQuery = query.Encode()
+	return pipeline.Secret(u.String()), nil
+}
+
+// tlsEnvironment is what a connection URL or string says of TLS, as libpq's variables.
+func tlsEnvironment(text string) (env []string) {
+	settings := map[string]string{}
+	if u, err := neturl.Parse(text); err == nil && strings.Contains(text, "://") {
+		for name, values := range u.Query() {
+			settings[name] = values[0]
+		}
+	} else {
+		for _, word := range strings.Fields(text) {
+			name, value, _ := strings.Cut(word, "=")
+			settings[name] = strings.Trim(value, "'")
+		}
+	}
+	for _, name := range []string{"sslmode", "sslrootcert", "sslcert", "sslkey"} {
+		if value := settings[name]; value != "" {
+			env = append(env, "PG"+strings.ToUpper(name)+"="+value)
+		}
+	}
+	return env
 }

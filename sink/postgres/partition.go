@@ -35,6 +35,10 @@ func (db *DB) Partitions(ctx context.Context) ([]pipeline.PartitionState, error)
 // ReadPartition calls read with what stands in the partition; see pipeline.PartitionStore.
 func (db *DB) ReadPartition(ctx context.Context, p pipeline.Partition, read func(pipeline.PartitionState, []pipeline.PublishedWindow, iter.Seq2[*record.Row, error]) error) error {
 	return db.inTx(ctx, snapshot, func(tx pgx.Tx) error {
+		// Its turn to be written may come late.
+		if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
+			return wrap(err, "read partition %s", p)
+		}
 		rows, err := tx.Query(ctx, "SELECT "+partitionColumns+" FROM sdr_sync.partition WHERE stream = $1 AND site = $2 AND from_date = $3",
 			db.stream.Name, p.Site, dateArg(p.From))
 		if err != nil {

@@ -212,6 +212,9 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 		}
 		old.Window = w
 	}
+	if err := refuseArchived(ctx, tx, old.ID); err != nil {
+		return pipeline.Outcome{}, err
+	}
 	outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation + 1, ToBefore: old.To}
 
 	before, err := factorSums(ctx, tx, old.ID)
@@ -235,7 +238,7 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 		return outcome, err
 	}
 	if got := old.Records.Count + outcome.Inserted - outcome.Deleted; got != p.Records.Count && !damaged {
-		return outcome, fmt.Errorf("the table would hold %d records of the window and %d were landed: this is a defect, please report it", got, p.Records.Count)
+		return outcome, fmt.Errorf("%w: the table would hold %d records of the window and %d were landed; `sdr-sync verify` may say more", pipeline.ErrDefect, got, p.Records.Count)
 	}
 	if outcome.Inserted+outcome.Deleted > 0 || damaged {
 		if err := replaceRollup(ctx, tx, old.ID); err != nil {
@@ -270,6 +273,18 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 	job.State = pipeline.StatePublished
 	_, err = tx.Exec(ctx, updateJob, updateJobArgs(job, db.cfg.Now(), &outcome.WindowID, &outcome.Generation)...)
 	return outcome, wrap(err, "store the end of job %d", job.Row)
+}
+
+// refuseArchived fails if rows of the window stand in an archived month: they could be neither kept nor deleted.
+func refuseArchived(ctx context.Context, tx pgx.Tx, windowID int64) error {
+	var months string
+	err := tx.QueryRow(ctx, `
+		SELECT coalesce(string_agg(to_char(m, 'YYYY-MM'), ', ' ORDER BY m), '')
+		FROM sdr_sync.window, unnest(usage_months) m JOIN sdr_sync.archived_month a ON a.usage_month = m WHERE window_id = $1`, windowID).Scan(&months)
+	if err == nil && months != "" {
+		err = fmt.Errorf("usage month %s is archived, and the window to be published has records of it (as sdr_sync_owner: SELECT sdr_sync.restore_month(...))", months)
+	}
+	return wrap(err, "look for archived months")
 }
 
 // lockWindow reads the window that begins where w does, and keeps it until the transaction ends.
@@ -363,17 +378,19 @@ func (db *DB) merge(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline.P
 	return inserted, deleted, wrap(err, "drop the table of incoming records")
 }
 
+// rollupDimensions are the columns that daily sums are grouped by, within a window.
+const rollupDimensions = `usage_date, site, region_code, domain_id, project_id, enterprise_project_id, cloud_service_type_code,
+	resource_type_code, resource_spec_code, accumulate_factor_name, record_type`
+
 // replaceRollup computes the window's share of the daily sums anew.
 func replaceRollup(ctx context.Context, tx pgx.Tx, windowID int64) error {
-	const dimensions = `window_id, usage_date, site, region_code, domain_id, project_id, enterprise_project_id, cloud_service_type_code,
-		resource_type_code, resource_spec_code, accumulate_factor_name, record_type`
 	if _, err := tx.Exec(ctx, "DELETE FROM sdr_sync.usage_rollup WHERE window_id = $1", windowID); err != nil {
 		return wrap(err, "replace the daily sums")
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO sdr_sync.usage_rollup (`+dimensions+`, records, missing_amounts, accumulate_factor_value)
-		SELECT `+dimensions+`, count(*), count(*) - count(accumulate_factor_value), coalesce(sum(accumulate_factor_value), 0)
-		FROM billing.sdr WHERE window_id = $1 GROUP BY `+dimensions, windowID)
+		INSERT INTO sdr_sync.usage_rollup (window_id, `+rollupDimensions+`, records, missing_amounts, accumulate_factor_value)
+		SELECT window_id, `+rollupDimensions+`, count(*), count(*) - count(accumulate_factor_value), coalesce(sum(accumulate_factor_value), 0)
+		FROM billing.sdr WHERE window_id = $1 GROUP BY window_id, `+rollupDimensions, windowID)
 	return wrap(err, "replace the daily sums")
 }
 
