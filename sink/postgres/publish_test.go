@@ -13,6 +13,7 @@ import (
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
