@@ -136,8 +136,8 @@ type ShrinkError struct {
 
 // Error names the flag that publishes all the same.
 func (e *ShrinkError) Error() string {
-	return fmt.Sprintf("window %s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real, run backfill --from %s --to %s --refresh --accept-shrink)",
-		e.Window, e.Got, e.Had, e.Window.From, e.Window.To-1)
+	return fmt.Sprintf("window %s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real: sdr-sync backfill --scope %s --from %s --to %s --refresh --accept-shrink)",
+		e.Window, e.Got, e.Had, e.Window.Scope, e.Window.From, e.Window.To-1)
 }
 
 // QuarantineError says that a window was not published because too many of its records can't be normalised.

@@ -155,7 +155,7 @@ func (r *Request) inspect(answer *Response, sent *http.Request) error {
 }
 
 // notJSON quotes what came instead, but for what began as JSON: that is cut data.
-func notJSON(hide *strings.Replacer, body []byte, err error) error {
+func notJSON(hide concealment, body []byte, err error) error {
 	text := string(bytes.TrimSpace(body))
 	if text == "" {
 		return errors.New("answer is empty where JSON is due")

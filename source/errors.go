@@ -169,7 +169,7 @@ func isPublicHeader(name string) bool {
 
 // concealer returns what replaces the request's secrets in foreign text: header values, and what the request names, also in the
 // spellings in which servers echo them.
-func concealer(req *Request, sent *http.Request) *strings.Replacer {
+func concealer(req *Request, sent *http.Request) concealment {
 	secrets := req.Conceal
 	for name, values := range sent.Header {
 		if !isPublicHeader(name) {
@@ -186,13 +186,52 @@ func concealer(req *Request, sent *http.Request) *strings.Replacer {
 			pairs = append(pairs, spelling, pipeline.Secret("").String())
 		}
 	}
-	return strings.NewReplacer(pairs...)
+	return concealment{whole: strings.NewReplacer(pairs...), secrets: secrets}
+}
+
+// concealment takes secrets out of foreign text, parts of them too: gateways cut what they echo.
+type concealment struct {
+	whole   *strings.Replacer
+	secrets []string
+}
+
+// partOfSecret is how long a part of a secret must be to be one: shorter ones are words that stand in a secret by chance.
+const partOfSecret = 16
+
+// Replace returns text without the secrets.
+func (c concealment) Replace(text string) string {
+	text = c.whole.Replace(text)
+	var out strings.Builder
+	for i := 0; i < len(text); {
+		n := c.secretAt(text[i:])
+		if n == 0 {
+			out.WriteByte(text[i])
+			i++
+			continue
+		}
+		out.WriteString(pipeline.Secret("").String())
+		i += n
+	}
+	return out.String()
+}
+
+// secretAt returns the length of the longest part of a secret that text begins with, 0 if it is too short to be one.
+func (c concealment) secretAt(text string) int {
+	longest := 0
+	for _, s := range c.secrets {
+		n := partOfSecret
+		for n <= len(text) && strings.Contains(s, text[:n]) {
+			longest = max(longest, n)
+			n++
+		}
+	}
+	return longest
 }
 
 // excerpt returns the first 200 bytes of foreign text without secrets.
-func excerpt(hide *strings.Replacer, s string) string {
+func excerpt(hide concealment, s string) string {
 	const limit = 200
-	s = hide.Replace(s)
+	s = hide.Replace(s[:min(len(s), 20*limit)]) // more of it can't show
 	if len(s) <= limit {
 		return s
 	}
@@ -204,7 +243,7 @@ func excerpt(hide *strings.Replacer, s string) string {
 }
 
 // clean is excerpt for codes and ids, which are shown without quotes: visible ASCII only.
-func clean(hide *strings.Replacer, s string) string {
+func clean(hide concealment, s string) string {
 	return strings.Map(func(r rune) rune {
 		if r <= ' ' || r >= 0x7f {
 			return '?'

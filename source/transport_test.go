@@ -808,7 +808,7 @@ func TestReleasedBuffersDoNotMix(t *testing.T) {
 // TestSecretsStayOut has a server that echoes all it was sent in every kind of answer, and searches errors and log for it.
 func TestSecretsStayOut(t *testing.T) {
 	t.Parallel()
-	const token, appcode, marker = "canary-token/MIIP+x==", "canary-appcode", "canary+marker/=="
+	const token, appcode, marker = "canary-token/MIIP+x==canary==", "canary-appcode", "canary+marker/=="
 	echo := func(code int, form string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
@@ -825,6 +825,11 @@ func TestSecretsStayOut(t *testing.T) {
 		"text 200":   echo(200, "%s"),
 		"at the cut": echo(400, strings.Repeat("x", 190)+"%s"),
 		"JSON 200":   echo(200, `{"error":%q}`),
+		"a part": func(w http.ResponseWriter, r *http.Request) {
+			sent := r.Header.Get("X-Auth-Token")
+			w.WriteHeader(400)
+			_, _ = fmt.Fprintf(w, "token %s… and …%s refused", sent[:17], sent[len(sent)-16:])
+		},
 		"redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/?"+r.Header.Get("X-Auth-Token"), http.StatusFound)
 		},

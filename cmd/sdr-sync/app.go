@@ -42,6 +42,8 @@ type app struct {
 	today      string   // --today
 	verbose    bool
 	cpuProfile string
+	command    string // the one under way
+	printed    bool   // JSON stands on standard output
 
 	cfg  *Config
 	log  *zap.Logger
@@ -75,6 +77,7 @@ Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration)
 	_ = flags.MarkHidden("cpuprofile")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		a.command = cmd.Name()
 		if a.output != "text" && a.output != "json" {
 			return withCode(exitUsage, fmt.Errorf("--output %q: want text or json", a.output))
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -501,7 +502,23 @@ func (c *Config) problems() []error {
 	if (c.BSS.AccessKey == "") != (c.BSS.SecretKey == "") {
 		problems = append(problems, errors.New("bss.access_key and bss.secret_key are a pair: set both or neither"))
 	}
+	if overlap(c.Landing.Dir, c.Parquet.Dir) {
+		problems = append(problems, fmt.Errorf("landing.dir (%s) and parquet.dir (%s) must be folders apart, neither inside the other", c.Landing.Dir, c.Parquet.Dir))
+	}
 	return append(problems, c.scopeProblems()...)
+}
+
+// overlap tells whether two folders are one, or one is inside the other.
+func overlap(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	if errA != nil || errB != nil {
+		return false
+	}
+	return a == b || strings.HasPrefix(a, b+string(filepath.Separator)) || strings.HasPrefix(b, a+string(filepath.Separator))
 }
 
 // scopeProblems checks each scope, and that a site uses either one all-regions scope or named regions: both together would count

@@ -164,17 +164,18 @@ func TestUnreliableVendor(t *testing.T) {
 	}
 }
 
-// A token that ends amid the pages is renewed, once for all windows.
+// A token that ends amid the pages is renewed, as often as that happens.
 func TestShortLivedTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2)
+	w.settings["sync.parallel"] = "1" // of several windows one could meet two ends with the same page, which counts as a refusal
 	for _, page := range []string{"10", "20", "30"} {
 		w.fault("page:" + page + ":unauthorized")
 	}
 	w.want(exitOK, w.backfill()...)
 	w.proof(firstDay, someday)
-	if n := w.vendor.Stats().TokensIssued; n < 4 || n > 8 {
-		t.Errorf("got %d tokens, want the first and one for each revocation, or a few more", n)
+	if n := w.vendor.Stats().TokensIssued; n != 4 {
+		t.Errorf("got %d tokens, want the first and one for each revocation", n)
 	}
 }
 

@@ -64,10 +64,15 @@ func (a *app) execute(ctx context.Context, args []string) (code exitCode) {
 	root := a.commands()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	for _, err := range unreported(err) {
+	rest := unreported(err)
+	for _, err := range rest {
 		fmt.Fprintf(a.stderr, "sdr-sync: %v\n", err)
 	}
-	return codeOf(err)
+	code = codeOf(err)
+	if len(rest) > 0 && a.output == "json" && !a.printed { // whoever reads standard output alone must learn of it too
+		_ = a.printJSON(&report{Command: a.command, ExitCode: code, Message: err.Error()})
+	}
+	return code
 }
 
 // unreported returns the errors in err, a tree of joined ones, that no report has shown yet.

@@ -126,6 +126,7 @@ func unknownFields(windows []windowReport) []string {
 }
 
 func (a *app) printJSON(v any) error {
+	a.printed = true
 	enc := json.NewEncoder(a.stdout)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)

@@ -82,7 +82,7 @@ func (a *app) exportCommand() *cobra.Command {
 				r.Export = &exported
 				r.finish(err, time.Since(started))
 				if err == nil {
-					r.Message = "the lake holds what Postgres holds"
+					r.Message = "the lake is up to date with the ledger (sdr-sync verify proves it)"
 				}
 				return reported(err, a.printReport(r))
 			})

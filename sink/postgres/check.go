@@ -71,8 +71,8 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState
 		found = append(found, Difference{
 			Where: "window " + w.Window.String(), What: fmt.Sprintf(format, args...),
 			// Asking the vendor again with --refresh would not do: content equal to the ledger's is not written.
-			Repair: fmt.Sprintf("sdr-sync replay --window %d, or if its landing file is gone: sdr-sync backfill --from %s --to %s --reslice=%s",
-				w.ID, w.From, w.To-1, otherUnit),
+			Repair: fmt.Sprintf("sdr-sync replay --window %d, or if its landing file is gone: sdr-sync backfill --scope %s --from %s --to %s --reslice=%s",
+				w.ID, w.Scope, w.From, w.To-1, otherUnit),
 		})
 	}
 	var content record.Digest
