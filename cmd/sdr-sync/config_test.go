@@ -284,6 +284,11 @@ func TestWrongConfigurations(t *testing.T) {
 				"sync.min_ratio (file FILE:3): want a share such as 0.01 or 1%, got \"half\"",
 		},
 		{
+			name: "landing files inside the lake",
+			file: "parquet: {dir: /srv/lake}\nlanding: {dir: /srv/lake/landing}\n",
+			want: "landing.dir (/srv/lake/landing) and parquet.dir (/srv/lake) must be folders apart, neither inside the other",
+		},
+		{
 			name: "values out of range",
 			file: "bss: {api: v3}\nparquet: {dir: '', partition: week}\nlanding: {dir: '', keep: -1}\n" +
 				"http: {requests_per_second: -1, max_body: 0, timeout: 0s}\n" +

@@ -128,6 +128,8 @@ func TestDemo(t *testing.T) {
 	if strings.Contains(f.out, " NO\n") {
 		t.Errorf("something differs: %s", f.out)
 	}
+	contains(t, f.out, demoDatabase) // it has a database of its own beside the one that was named
+	database = envPrefix + "POSTGRES_URL=" + pgtest.Server(t).URL("postgres", demoDatabase)
 	for _, args := range [][]string{{"verify"}, {"status"}, {"quarantine", "list"}} {
 		args = append([]string{"--config", filepath.Join(dir, "sdr-sync.yaml")}, args...)
 		if f := start(t, []string{database}, args).wait(); f.code != exitOK {
