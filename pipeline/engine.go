@@ -590,8 +590,8 @@ func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []W
 	}
 	outcomes, err := e.ledger.Publish(ctx, r)
 	var shrink *ShrinkError
-	if errors.As(err, &shrink) {
-		return nil, e.refuse(ctx, landed, err)
+	if errors.As(err, &shrink) { // it names the window itself
+		return nil, e.refuse(ctx, landed, shrink)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("publish %s: %w", landed[0].job.Window, err)
