@@ -12,7 +12,7 @@ CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
 RACE := $(if $(CC_FOUND),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint bench fuzz clean
+.PHONY: help demo test race build lint bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
@@ -24,7 +24,12 @@ demo: build ## watch it work: stand-in vendor, private Postgres, three months, a
 test: ## run every test, those against a real Postgres included
 	@scripts/ensure-postgres
 	@$(if $(RACE),:,echo "no C compiler: the race detector is off (apt-get install gcc libc6-dev)")
-	$(GO) test $(RACE) -timeout 20m ./...
+	$(GO) test $(RACE) -timeout 20m $$($(GO) list ./... | grep -v /cmd/)
+	$(GO) test -timeout 20m ./cmd/...
+
+race: ## run the tests of the command under the race detector too (a quarter of an hour)
+	@scripts/ensure-postgres
+	$(GO) test -race -timeout 60m ./cmd/...
 
 build: ## build bin/sdr-sync
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/sdr-sync ./cmd/sdr-sync
