@@ -84,7 +84,7 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	if problem != nil && !errors.Is(problem, fs.ErrNotExist) {
 		l.log.Warn("the manifest can't be used, all partitions are exported", zap.Error(problem))
 	}
-	if problem != nil {
+	if problem != nil && exportedBefore(states) {
 		opt.Sites = nil // a manifest without the other sites' files would be no consistent set
 	}
 
@@ -152,8 +152,7 @@ func (l *Lake) settle(
 	if id != nil {
 		return states, id, nil
 	}
-	exported := slices.ContainsFunc(states, func(s pipeline.PartitionState) bool { return s.File != (pipeline.FileFacts{}) })
-	if !exported {
+	if !exportedBefore(states) {
 		return states, nil, l.refuseStrangers(f)
 	}
 	if !rebuild {
@@ -161,6 +160,11 @@ func (l *Lake) settle(
 			"with sdr-sync export --all", ErrLakeMissing, l.Dir())
 	}
 	return states, nil, nil
+}
+
+// exportedBefore tells whether the database knows of any file.
+func exportedBefore(states []pipeline.PartitionState) bool {
+	return slices.ContainsFunc(states, func(s pipeline.PartitionState) bool { return s.File != (pipeline.FileFacts{}) })
 }
 
 // pin returns the lake's id: the one that the database pinned, else a new one. A lake that is there already must have it: each lake is
