@@ -126,11 +126,11 @@ func (a *app) demo(ctx context.Context, dir string, c sandbox.Config) error {
 	}
 	fmt.Fprintf(a.stdout, `
 Look further:
-  sdr-sync --config %[1]s psql
+  %[3]s --config %[1]s psql
   duckdb -c "select usage_month, accumulate_factor_name, count(*), sum(accumulate_factor_value) from read_parquet('%[2]s/sdr/**/*.parquet', hive_partitioning = true) group by all order by all"
-  sdr-sync --config %[1]s verify
-  sdr-sync --config %[1]s quarantine list
-`, filepath.Join(dir, "sdr-sync.yaml"), a.cfg.Parquet.Dir)
+  %[3]s --config %[1]s verify
+  %[3]s --config %[1]s quarantine list
+`, filepath.Join(dir, "sdr-sync.yaml"), a.cfg.Parquet.Dir, os.Args[0])
 	return nil
 }
 

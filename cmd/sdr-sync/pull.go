@@ -158,9 +158,6 @@ func (a *app) pull(ctx context.Context, p pull) error {
 				return err
 			}
 			defer land.Close()
-			if err := lake.Ready(ctx, db); err != nil {
-				return fmt.Errorf("%w; nothing was asked", err)
-			}
 			if err := a.tidyLanding(ctx, db, land, scopes); err != nil {
 				return err
 			}

@@ -112,18 +112,6 @@ func (l *Lake) Belongs(ctx context.Context, store pipeline.PartitionStore) (err 
 	return err
 }
 
-// Ready tells whether an export would be let into the lake: errors are those that Export gives before it writes anything. A run asks
-// before it asks the vendor.
-func (l *Lake) Ready(ctx context.Context, store pipeline.PartitionStore) (err error) {
-	f, err := l.openFiles()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.close()) }()
-	_, _, err = l.settle(ctx, f, store, false)
-	return err
-}
-
 // partitions returns the ledger's partitions, whose paths are known to be good.
 func (l *Lake) partitions(ctx context.Context, store pipeline.PartitionStore) ([]pipeline.PartitionState, error) {
 	states, err := store.Partitions(ctx)
