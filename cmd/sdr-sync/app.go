@@ -260,7 +260,7 @@ func (a *app) withPrivate(ctx context.Context, do func(context.Context, *private
 }
 
 const (
-	privateDatabase  = "sdr_sync"
+	privateDatabase  = private.Database
 	privateLogin     = "sdr_sync" // a login that is a writer and nothing more
 	privateSuperuser = "postgres"
 )
