@@ -16,6 +16,8 @@ import (
 //
 //   - ErrCredentials: the vendor refuses who we are; no retry helps.
 //   - ErrJobForgotten: the job is unknown to the vendor (404); only a new job helps.
+//   - ErrListMoved: a list's rows and totals disagree; only reading it from the start helps.
+//   - ErrNotOffered: the site has no such API (404).
 //   - ErrRefused: the vendor refuses the request itself (400, 404 on create, 405, ...); a person must look.
 //   - anything else: the vendor could not be reached or did not answer properly in time; a later run may succeed.
 type Source interface {
@@ -24,7 +26,9 @@ type Source interface {
 	CreateJob(ctx context.Context, req JobRequest) (jobID string, err error)
 	// Job polls once.
 	Job(ctx context.Context, jobID string) (JobStatus, error)
-	// Page reads the page behind marker, "" for the first. Reading is repeatable: asking a marker again changes nothing.
+	// Start returns the marker of a job's first page. A list's markers are URL queries: the values it is asked by, and the place.
+	Start(jobID string) (marker string)
+	// Page reads the page behind marker. Reading is repeatable: asking a marker again changes nothing.
 	Page(ctx context.Context, jobID, marker string) (Page, error)
 }
 
@@ -33,6 +37,8 @@ var (
 	ErrCredentials  = errors.New("credentials refused")
 	ErrJobForgotten = errors.New("the vendor no longer knows the job")
 	ErrRefused      = errors.New("the vendor refused the request")
+	ErrListMoved    = errors.New("the list moved while it was read")
+	ErrNotOffered   = errors.New("the site does not offer this API")
 	ErrDefect       = errors.New("this is a defect of sdr-sync, please report it")
 )
 

@@ -24,7 +24,7 @@ type EngineConfig struct {
 	Stream        *schemas.Stream
 	DomainID      string
 	RunID         int64
-	Leases        map[Scope]int64 // fencing token of each scope
+	Leases        map[StreamScope]int64 // fencing tokens
 	Parallel      int             // windows at once
 	JobDeadline   time.Duration   // how long a job may take until success, from its creation
 	AdoptMaxAge   time.Duration   // an older job answers for nothing any more
@@ -476,7 +476,7 @@ func (e *Engine) samePage(w Window, a, b Page) bool {
 // drain lands the pages that are still to come. The next page is asked for as soon as its marker is known; landing and surveying the
 // last one go on meanwhile.
 func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) error {
-	asked, number := "", l.survey.pages
+	asked, number := e.source.Start(l.job.ID), l.survey.pages
 	if l.file.Frames() > 0 {
 		last, err := l.file.Last()
 		if err != nil {
@@ -570,7 +570,7 @@ func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []W
 	r := Replacement{
 		Stream: e.cfg.Stream.Name, RunID: e.cfg.RunID, Scope: landed[0].job.Window.Scope, Retire: retire, MinRatio: e.cfg.MinRatio, AcceptShrink: e.cfg.AcceptShrink,
 	}
-	r.LeaseToken = e.cfg.Leases[r.Scope]
+	r.LeaseToken = e.cfg.Leases[StreamScope{r.Stream, r.Scope}]
 	var had, got int64
 	for _, old := range retire {
 		had += old.Records.Count
@@ -586,7 +586,7 @@ func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []W
 	}
 	if had > 0 && !e.cfg.AcceptShrink && (got == 0 || float64(got) < e.cfg.MinRatio*float64(had)) {
 		w := landed[0].job.Window
-		return nil, e.refuse(ctx, landed, &ShrinkError{Window: Window{w.Scope, Month, w.From, landed[len(landed)-1].job.Window.To}, Had: had, Got: got})
+		return nil, e.refuse(ctx, landed, &ShrinkError{Stream: e.cfg.Stream.Name, Window: Window{w.Scope, Month, w.From, landed[len(landed)-1].job.Window.To}, Had: had, Got: got})
 	}
 	outcomes, err := e.ledger.Publish(ctx, r)
 	var shrink *ShrinkError
@@ -681,7 +681,7 @@ func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result 
 			return err
 		}
 		outcomes, err := e.ledger.Publish(ctx, Replacement{
-			Stream: e.cfg.Stream.Name, RunID: e.cfg.RunID, Scope: state.Scope, LeaseToken: e.cfg.Leases[state.Scope], MinRatio: e.cfg.MinRatio,
+			Stream: e.cfg.Stream.Name, RunID: e.cfg.RunID, Scope: state.Scope, LeaseToken: e.cfg.Leases[StreamScope{e.cfg.Stream.Name, state.Scope}], MinRatio: e.cfg.MinRatio,
 			AcceptShrink: e.cfg.AcceptShrink, Replay: true,
 			Publish: []Publication{s.publication(job, func() iter.Seq2[Page, error] { return pages })},
 		})

@@ -108,6 +108,16 @@ type Outcome struct {
 	Inserted   int64
 	Deleted    int64
 	ToBefore   Date
+	Changes    Changes // of a list that is read whole
+}
+
+// Changes are what a complete pull of a snapshot or history did to its rows.
+type Changes struct {
+	Appeared    int64 `json:"appeared"`
+	Changed     int64 `json:"changed"`
+	Reappeared  int64 `json:"reappeared"`  // were gone, and are back
+	Disappeared int64 `json:"disappeared"` // of a history: absent from this pull and the one before
+	Absent      int64 `json:"absent"`      // of a history: absent for the first time; they stay until the next complete pull
 }
 
 // Ledger is the memory of what was asked, fetched and published. Its methods may be called from several goroutines.
@@ -130,14 +140,31 @@ var ErrFenced = errors.New("another run took the lease over")
 
 // ShrinkError says that a window was not published because implausibly few records came.
 type ShrinkError struct {
+	Stream   string
 	Window   Window
 	Had, Got int64
 }
 
 // Error names the flag that publishes all the same.
 func (e *ShrinkError) Error() string {
+	if e.Window.Unit == Whole {
+		return fmt.Sprintf("%s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real: sdr-sync nightly --stream %s --accept-shrink)",
+			e.Stream, e.Got, e.Had, e.Stream)
+	}
 	return fmt.Sprintf("window %s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real: sdr-sync backfill --scope %s --from %s --to %s --refresh --accept-shrink)",
 		e.Window, e.Got, e.Had, e.Window.Scope, e.Window.From, e.Window.To-1)
+}
+
+// VanishError says that a history was not published because implausibly many of its rows are gone at once.
+type VanishError struct {
+	Stream    string
+	Gone, Had int64
+}
+
+// Error names the flag that publishes all the same.
+func (e *VanishError) Error() string {
+	return fmt.Sprintf("%s: %d of %d rows are gone at once; the published ones stay (if that is real: sdr-sync nightly --stream %s --accept-shrink)",
+		e.Stream, e.Gone, e.Had, e.Stream)
 }
 
 // QuarantineError says that a window was not published because too many of its records can't be normalised.

@@ -62,16 +62,44 @@ func (s Scope) Compare(o Scope) int {
 	return cmp.Or(cmp.Compare(s.Site, o.Site), cmp.Compare(s.Region, o.Region))
 }
 
-// Unit is the length of a window: a calendar month or a day.
+// Tenant is the scope of lists, which the vendor keeps for the tenant as a whole and not by site and region.
+var Tenant = Scope{Site: "tenant"}
+
+// StreamScope is a scope of one stream: what a run holds the lease of.
+type StreamScope struct {
+	Stream string `json:"stream"`
+	Scope  Scope  `json:"scope"`
+}
+
+// Compare orders by stream, then scope: the order in which leases are taken.
+func (s StreamScope) Compare(o StreamScope) int {
+	return cmp.Or(cmp.Compare(s.Stream, o.Stream), s.Scope.Compare(o.Scope))
+}
+
+// String returns "sdr hcso-213/cn-north-213", or the stream's name alone for a list.
+func (s StreamScope) String() string {
+	if s.Scope == Tenant {
+		return s.Stream
+	}
+	return s.Stream + " " + s.Scope.String()
+}
+
+// Unit is the length of a window: a calendar month or a day; or that of a list without time, which is read whole.
 type Unit string
 
 // The units of windows.
 const (
 	Month Unit = "month"
 	Day   Unit = "day"
+	Whole Unit = "whole"
 )
 
-// Window is the half-open range [From, To) of file dates for one scope: the unit of query job, retry, commit and replacement. Its
+// WholeWindow is the one window of a list that is read whole: a snapshot or a history.
+func WholeWindow() Window {
+	return Window{Scope: Tenant, Unit: Whole, From: 0, To: record.NewDate(9999, time.December, 31)}
+}
+
+// Window is the half-open range [From, To) of file dates (of event dates, for events) for one scope: the unit of query job, retry, commit and replacement. Its
 // identity is (Scope, From); To moves only when the window is published.
 type Window struct {
 	Scope Scope `json:"scope"`
@@ -143,10 +171,10 @@ type JobStatus struct {
 // Page is one response of a job's records. Body is the response as sent (decompressed); it belongs to the caller of Source.Page
 // until Release.
 type Page struct {
-	Asked string // marker that was sent, "" for the first page
+	Asked string // marker that was sent, Source.Start's for the first page
 	Next  string // marker for the next page, "" at the end
 	Body  []byte
-	Data  []byte // the JSON array of records inside Body; empty for a page without records
+	Data  []byte // the JSON array of records inside Body, or the one record; empty for a page without records
 
 	// Release, where set, gives Body back for reuse.
 	Release func()

@@ -300,14 +300,18 @@ func uniqueErrors(errs []error) []error {
 // runInfo is a run under way, its leases held.
 type runInfo struct {
 	id     int64
-	leases map[pipeline.Scope]int64
+	leases map[pipeline.StreamScope]int64
 	report *report
 }
 
 // asRun takes the leases of the scopes, checks that database and configuration belong together, stores the run, and reports how do
 // went. Nothing is touched if a lease is held.
 func (a *app) asRun(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, command string, now pipeline.Clock, do func(context.Context, *runInfo) error) error {
-	return db.WithLeases(ctx, streamSDR, scopes, func(ctx context.Context, leases map[pipeline.Scope]int64) error {
+	var wanted []pipeline.StreamScope
+	for _, s := range scopes {
+		wanted = append(wanted, pipeline.StreamScope{Stream: streamSDR, Scope: s})
+	}
+	return db.WithLeases(ctx, wanted, func(ctx context.Context, leases map[pipeline.StreamScope]int64) error {
 		if err := a.checkPins(ctx, db, command); err != nil {
 			return err
 		}

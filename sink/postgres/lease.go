@@ -19,6 +19,7 @@ import (
 
 // LeaseHeldError says that another run works on the scope.
 type LeaseHeldError struct {
+	Stream  string
 	Scope   pipeline.Scope
 	Holder  string
 	Expires time.Time
@@ -26,8 +27,12 @@ type LeaseHeldError struct {
 
 // Error names the holder and what to do.
 func (e *LeaseHeldError) Error() string {
-	return fmt.Sprintf("another run works on %s: %s, its lease lives until %s; nothing was touched (wait, or if that run is surely dead: sdr-sync lease release --scope %s)",
-		e.Scope, describeHolder(e.Holder), e.Expires.UTC().Format(time.RFC3339), e.Scope)
+	which, release := e.Scope.String(), "--scope "+e.Scope.String()
+	if e.Scope == pipeline.Tenant {
+		which, release = e.Stream, "--stream "+e.Stream
+	}
+	return fmt.Sprintf("another run works on %s: %s, its lease lives until %s; nothing was touched (wait, or if that run is surely dead: sdr-sync lease release %s)",
+		which, describeHolder(e.Holder), e.Expires.UTC().Format(time.RFC3339), release)
 }
 
 // Lease is one lease as the ledger holds it.
@@ -41,14 +46,13 @@ type Lease struct {
 	Live     bool           `json:"live"` // neither expired nor known to be dead
 }
 
-// WithLeases takes the leases of all scopes, or none, and runs do while a heartbeat keeps them. tokens has the fencing token of each
-// scope. If a lease is lost, do's context ends with ErrFenced as its cause. Another live holder is a *LeaseHeldError.
-func (db *DB) WithLeases(ctx context.Context, stream string, scopes []pipeline.Scope, do func(ctx context.Context, tokens map[pipeline.Scope]int64) error) error {
-	scopes = slices.SortedFunc(slices.Values(scopes), pipeline.Scope.Compare) // one order for all: no deadlock between runs
-	tokens := map[pipeline.Scope]int64{}
+// WithLeases takes all the leases, or none, and runs do while a heartbeat keeps them. tokens has the fencing token of each. If a lease is lost, do's context ends with ErrFenced as its cause. Another live holder is a *LeaseHeldError.
+func (db *DB) WithLeases(ctx context.Context, wanted []pipeline.StreamScope, do func(ctx context.Context, tokens map[pipeline.StreamScope]int64) error) error {
+	wanted = slices.SortedFunc(slices.Values(wanted), pipeline.StreamScope.Compare) // one order for all: no deadlock between runs
+	tokens := map[pipeline.StreamScope]int64{}
 	err := db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		for _, s := range scopes {
-			token, err := db.takeLease(ctx, tx, stream, s)
+		for _, s := range wanted {
+			token, err := db.takeLease(ctx, tx, s.Stream, s.Scope)
 			if err != nil {
 				return err
 			}
@@ -59,13 +63,13 @@ func (db *DB) WithLeases(ctx context.Context, stream string, scopes []pipeline.S
 	if err != nil {
 		return err
 	}
-	defer db.releaseLeases(ctx, stream, tokens)
+	defer db.releaseLeases(ctx, tokens)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	beat := make(chan struct{})
 	go func() {
 		defer close(beat)
-		db.heartbeat(ctx, cancel, stream, tokens)
+		db.heartbeat(ctx, cancel, tokens)
 	}()
 	err = do(ctx, tokens)
 	cancel(nil)
@@ -92,7 +96,7 @@ func (db *DB) takeLease(ctx context.Context, tx pgx.Tx, stream string, s pipelin
 		return 0, wrap(err, "read the lease of %s", s)
 	}
 	if err == nil && !expired && !holderDead(held.Holder) {
-		held.Scope = s
+		held.Stream, held.Scope = stream, s
 		return 0, &held
 	}
 	err = tx.QueryRow(ctx, `
@@ -104,7 +108,7 @@ func (db *DB) takeLease(ctx context.Context, tx pgx.Tx, stream string, s pipelin
 		RETURNING token`,
 		stream, s.Site, s.Region, me, db.cfg.Lease, held.Holder).Scan(&token)
 	if errors.Is(err, pgx.ErrNoRows) { // released and taken by a third run in between
-		held.Scope = s
+		held.Stream, held.Scope = stream, s
 		return 0, &held
 	}
 	return token, wrap(err, "take over the lease of %s", s)
@@ -112,7 +116,7 @@ func (db *DB) takeLease(ctx context.Context, tx pgx.Tx, stream string, s pipelin
 
 // heartbeat prolongs the leases three times per lease life. A database that can't be reached is tried again at the next beat: the
 // fence inside the publishing transaction is what protects the data.
-func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, stream string, tokens map[pipeline.Scope]int64) {
+func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, tokens map[pipeline.StreamScope]int64) {
 	ticker := time.NewTicker(max(db.cfg.Lease/3, time.Millisecond))
 	defer ticker.Stop()
 	for {
@@ -123,7 +127,7 @@ func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, strea
 		}
 		for s, token := range tokens {
 			beat, cancel := context.WithTimeout(ctx, db.cfg.Lease/3)
-			tag, err := db.pool.Exec(beat, renewLease, stream, s.Site, s.Region, token, db.cfg.Lease)
+			tag, err := db.pool.Exec(beat, renewLease, s.Stream, s.Scope.Site, s.Scope.Region, token, db.cfg.Lease)
 			cancel()
 			if err != nil {
 				if ctx.Err() == nil {
@@ -132,7 +136,7 @@ func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, strea
 				continue
 			}
 			if tag.RowsAffected() == 0 {
-				lost(fmt.Errorf("scope %s: %w", s, pipeline.ErrFenced))
+				lost(fmt.Errorf("%s: %w", s, pipeline.ErrFenced))
 				return
 			}
 		}
@@ -155,12 +159,12 @@ func (db *DB) fence(ctx context.Context, tx pgx.Tx, stream string, s pipeline.Sc
 	return nil
 }
 
-func (db *DB) releaseLeases(ctx context.Context, stream string, tokens map[pipeline.Scope]int64) {
+func (db *DB) releaseLeases(ctx context.Context, tokens map[pipeline.StreamScope]int64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	for s, token := range tokens {
 		if _, err := db.pool.Exec(ctx, "DELETE FROM sdr_sync.lease WHERE stream = $1 AND site = $2 AND region = $3 AND token = $4",
-			stream, s.Site, s.Region, token); err != nil {
+			s.Stream, s.Scope.Site, s.Scope.Region, token); err != nil {
 			db.cfg.Log.Warn("lease not released; it ends by itself", zap.Stringer("scope", s), zap.Error(err))
 		}
 	}

@@ -201,7 +201,7 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 		return outcome, wrap(err, "store the end of job %d", job.Row)
 	}
 	if had, got := old.Records.Count, p.Records.Count; !r.AcceptShrink && len(r.Retire) == 0 && had > 0 && (got == 0 || float64(got) < r.MinRatio*float64(had)) {
-		return pipeline.Outcome{}, &pipeline.ShrinkError{Window: w, Had: had, Got: got}
+		return pipeline.Outcome{}, &pipeline.ShrinkError{Stream: r.Stream, Window: w, Had: had, Got: got}
 	}
 	if !found {
 		err := tx.QueryRow(ctx, `

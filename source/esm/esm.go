@@ -147,6 +147,9 @@ func (c *Client) Job(ctx context.Context, jobID string) (pipeline.JobStatus, err
 	return status, nil
 }
 
+// Start returns the marker of a job's first page: none (ESM API Reference 4.2.3).
+func (c *Client) Start(string) string { return "" }
+
 // pageRequest is QueryJobSdrRequest (ESM API Reference 4.2.3, table 4-7).
 type pageRequest struct {
 	Marker string `json:"marker,omitempty"`
