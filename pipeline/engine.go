@@ -25,9 +25,9 @@ type EngineConfig struct {
 	DomainID      string
 	RunID         int64
 	Leases        map[StreamScope]int64 // fencing tokens
-	Parallel      int             // windows at once
-	JobDeadline   time.Duration   // how long a job may take until success, from its creation
-	AdoptMaxAge   time.Duration   // an older job answers for nothing any more
+	Parallel      int                   // windows at once
+	JobDeadline   time.Duration         // how long a job may take until success, from its creation
+	AdoptMaxAge   time.Duration         // an older job answers for nothing any more
 	PollInitial   time.Duration
 	PollMax       time.Duration
 	MinRatio      float64

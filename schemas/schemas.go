@@ -95,10 +95,10 @@ type List struct {
 	Flatten     []string          `yaml:"flatten"` // members of a record whose own members count as the record's
 	Total       string            `yaml:"total"`   // member of the answer with the number of all records; empty: there is none
 	Paging      Paging            `yaml:"paging"`
-	Time        *Span             `yaml:"time"`   // of events
-	Each        []Each            `yaml:"each"`   // the list is read once for every combination of these values
-	Absent      string            `yaml:"absent"` // "skip": a 400 or 404 for one combination means that it has no records
-	Denied      string            `yaml:"denied"` // "note": a 403 is noted and fails no run
+	Time        *Span             `yaml:"time"`     // of events
+	Each        []Each            `yaml:"each"`     // the list is read once for every combination of these values
+	Absent      string            `yaml:"absent"`   // "skip": a 400 or 404 for one combination means that it has no records
+	Denied      string            `yaml:"denied"`   // "note": a 403 is noted and fails no run
 	Variants    []List            `yaml:"variants"` // other APIs for the same records, chosen by bss.api
 }
 
@@ -331,7 +331,7 @@ func (s *Stream) checkShape() error {
 			return fmt.Errorf("field %s is none of the values that the list is asked for by", f.Name)
 		}
 	}
-	return errors.Join(s.List.check(), errors.Join(mapped(s.List.Variants, (List).check)...))
+	return errors.Join(s.List.check(), errors.Join(mapped(s.List.Variants, List.check)...))
 }
 
 func mapped(lists []List, check func(List) error) []error {
