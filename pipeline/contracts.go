@@ -102,7 +102,8 @@ var (
 	ErrDiskFull      = errors.New("the disk is full")
 )
 
-// Partition is one Parquet file's share of a stream: a site and a usage month, or a usage day, beginning at From.
+// Partition is one Parquet file's share of a stream: a site and a usage month, or a usage day, beginning at From. A list has Tenant's
+// site and an event month or day, or, if it is read whole, the unit Whole and WholeWindow's From.
 type Partition struct {
 	Site string `json:"site"`
 	Unit Unit   `json:"unit"`
@@ -111,15 +112,21 @@ type Partition struct {
 
 // End returns the first date after the partition.
 func (p Partition) End() Date {
-	if p.Unit == Day {
+	switch p.Unit {
+	case Whole:
+		return WholeWindow().To
+	case Day:
 		return p.From + 1
 	}
 	return p.From.AddMonths(1)
 }
 
-// String returns "hcso-213 2024-03", or with the day.
+// String returns "hcso-213 2024-03", or with the day, or "tenant whole".
 func (p Partition) String() string {
-	if p.Unit == Day {
+	switch p.Unit {
+	case Whole:
+		return p.Site + " " + string(Whole)
+	case Day:
 		return p.Site + " " + p.From.String()
 	}
 	return p.Site + " " + p.From.MonthString()

@@ -27,14 +27,14 @@ type EngineConfig struct {
 	Leases        map[StreamScope]int64 // fencing tokens
 	Parallel      int                   // windows at once
 	JobDeadline   time.Duration         // how long a job may take until success, from its creation
-	AdoptMaxAge   time.Duration         // an older job answers for nothing any more
+	AdoptMaxAge   time.Duration         // an older job answers for nothing any more; 0 for lists, of which no earlier reading does
 	PollInitial   time.Duration
 	PollMax       time.Duration
 	MinRatio      float64
 	QuarantineMax float64 // share of a window's records, 0 to 1
 	AcceptShrink  bool
 	SourceZone    *time.Location
-	FileZone      *time.Location
+	FileZone      *time.Location // of windows: of file dates; for events it is SourceZone
 	IgnoreFields  []string
 	SpillDir      string // for the hashes of a window under way; beside the landing files
 	Now           Clock
@@ -71,6 +71,7 @@ const (
 
 // Event tells how a window gets on.
 type Event struct {
+	Stream   string
 	Window   Window
 	Phase    Phase
 	Progress int // of the job, percent
@@ -100,6 +101,7 @@ type Result struct {
 	Pages       int64
 	Records     int64
 	Quarantined int64
+	Outside     int64            // events that came and belong to other windows
 	Unknown     map[string]int64 // unknown fields
 	Duration    time.Duration
 }
@@ -151,7 +153,7 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("window %s: %w", p.Window, err)
+				return fmt.Errorf("%s: %w", p.Window.of(e.cfg.Stream.Name), err)
 			}
 			return nil
 		})
@@ -178,16 +180,20 @@ func (e *Engine) pull(ctx context.Context, group []Planned) []Result {
 			if r.Outcome.Unchanged {
 				r.Status = Unchanged
 			}
-			s := landed[i].survey
-			r.Pages, r.Records, r.Quarantined, r.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.decoder.Unknown()
+			landed[i].survey.report(r)
 		}
 		r.Duration = e.cfg.Now().Sub(started)
-		e.cfg.Observe(Event{Window: r.Window, Phase: PhaseDone, Pages: r.Pages, Records: r.Records, Result: r})
+		e.observe(Event{Window: r.Window, Phase: PhaseDone, Pages: r.Pages, Records: r.Records, Result: r})
 	}
 	for _, l := range toPublish {
 		l.close()
 	}
 	return results
+}
+
+func (e *Engine) observe(event Event) {
+	event.Stream = e.cfg.Stream.Name
+	e.cfg.Observe(event)
 }
 
 // withCause adds to an error that only says that the context ended why it did.
@@ -227,10 +233,13 @@ func (e *Engine) land(ctx context.Context, w Window) (*landedWindow, error) {
 		if err == nil || !errors.As(err, &again) {
 			return l, err
 		}
+		if attempt == jobs && errors.Is(again.err, ErrListMoved) {
+			return nil, fmt.Errorf("%w; so it did %d times, and nothing was published: run again", again.err, attempt)
+		}
 		if attempt == jobs {
 			return nil, fmt.Errorf("%w (the %d. job; giving up)", again.err, attempt)
 		}
-		e.cfg.Log.Warn("window starts over with a new job", zap.Stringer("window", w), zap.Error(again.err))
+		e.cfg.Log.Warn("window starts over with a new job", zap.String("stream", e.cfg.Stream.Name), zap.Stringer("window", w), zap.Error(again.err))
 	}
 }
 
@@ -274,7 +283,7 @@ func (e *Engine) landJob(ctx context.Context, w Window) (_ *landedWindow, err er
 		}
 	}
 	if err := l.survey.finish(); err != nil {
-		return nil, err
+		return nil, e.endJob(ctx, l, err)
 	}
 	l.job.Pages, l.job.Records, l.job.Quarantined, l.job.LandedBytes = l.survey.pages, l.survey.records.Count, l.survey.quarantined.Count, file.Size()
 	if l.job.State != StateLanded {
@@ -292,7 +301,7 @@ func (e *Engine) readLanded(l *landedWindow) (markerSet, error) {
 	markers := markerSet{}
 	for p, err := range l.file.Pages() {
 		if err != nil {
-			e.cfg.Log.Warn("landing file is damaged; the window is drained from its first page", zap.Stringer("window", l.job.Window), zap.Error(err))
+			e.cfg.Log.Warn("landing file is damaged; the window is drained from its first page", zap.String("stream", e.cfg.Stream.Name), zap.Stringer("window", l.job.Window), zap.Error(err))
 			fresh, err := newSurvey(e.cfg.Stream, e.decoderOptions(l.job.Window), e.cfg.SpillDir)
 			if err != nil {
 				return nil, err
@@ -310,10 +319,14 @@ func (e *Engine) readLanded(l *landedWindow) (markerSet, error) {
 }
 
 func (e *Engine) decoderOptions(w Window) record.Options {
-	return record.Options{
-		Site: w.Scope.Site, Region: w.Scope.Region, SourceZone: e.cfg.SourceZone, IgnoreFields: e.cfg.IgnoreFields,
-		NotAfter: (w.To + 2).Time(e.cfg.FileZone),
+	o := record.Options{SourceZone: e.cfg.SourceZone, IgnoreFields: e.cfg.IgnoreFields}
+	switch e.cfg.Stream.Shape {
+	case schemas.Jobs:
+		o.Site, o.Region, o.NotAfter = w.Scope.Site, w.Scope.Region, (w.To + 2).Time(e.cfg.FileZone)
+	case schemas.Events:
+		o.From, o.To = w.From, w.To
 	}
+	return o
 }
 
 // adoptOrCreate returns the live job of an earlier run if it asked for the very same and is young enough, else a new one. Other live
@@ -329,7 +342,7 @@ func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bo
 		if j.Window.From != w.From {
 			continue
 		}
-		age := e.cfg.Now().Sub(j.CreatedAt)
+		age := max(e.cfg.Now().Sub(j.CreatedAt), 0) // clocks may be set back
 		if adopt == nil && j.Request == request && j.Window.Unit == w.Unit && age < e.cfg.AdoptMaxAge {
 			adopt = &j
 			continue
@@ -360,13 +373,18 @@ func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bo
 	return job, false, err
 }
 
-// endJob stores the end of a job that will not do, as err tells, and drops its landing file. Other errors leave the job to be resumed.
+// endJob stores the end of a job that will not do, as err tells, and drops its landing file. Other errors leave the job to be resumed,
+// but for those of a list: no later run takes its pages up.
 func (e *Engine) endJob(ctx context.Context, l *landedWindow, err error) error {
 	var end *jobEnd
 	switch {
 	case errors.As(err, &end):
 	case errors.Is(err, ErrJobForgotten):
 		end = &jobEnd{state: StateForgotten, err: err, again: true}
+	case errors.Is(err, ErrListMoved):
+		end = &jobEnd{state: StateMoved, err: err, again: true}
+	case e.cfg.Stream.IsList() && ctx.Err() == nil:
+		end = &jobEnd{state: StateFailed, err: err}
 	default:
 		return err
 	}
@@ -404,7 +422,7 @@ func (e *Engine) poll(ctx context.Context, job *Job, adopted bool) error {
 		if err != nil {
 			return fmt.Errorf("poll job %s: %w", job.ID, err)
 		}
-		e.cfg.Observe(Event{Window: job.Window, Phase: PhaseJob, Progress: status.Progress})
+		e.observe(Event{Window: job.Window, Phase: PhaseJob, Progress: status.Progress})
 		if status.State == JobFailure {
 			return &jobEnd{StateFailed, fmt.Errorf("job %s failed at the vendor, which gives no reason", job.ID), true}
 		}
@@ -459,7 +477,7 @@ func (e *Engine) samePage(w Window, a, b Page) bool {
 	}
 	digest := func(p Page) (good, bad record.Digest) {
 		decoder, row := record.NewDecoder(e.cfg.Stream, e.decoderOptions(w)), record.NewRow(e.cfg.Stream)
-		for element := range record.Elements(p.Data) {
+		for element := range elements(e.cfg.Stream, p.Data) {
 			if reject := decoder.Decode(element, row); reject != nil {
 				bad.Add(reject.RawHash)
 			} else {
@@ -529,7 +547,7 @@ func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) 
 			stop(failed) // what is asked from here on would be lost
 			continue
 		}
-		e.cfg.Observe(Event{Window: l.job.Window, Phase: PhaseDrain, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
+		e.observe(Event{Window: l.job.Window, Phase: PhaseDrain, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
 	}
 	if err := asker.Wait(); failed == nil {
 		return err
@@ -582,7 +600,7 @@ func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []W
 		}
 		got += l.survey.records.Count
 		r.Publish = append(r.Publish, l.survey.publication(l.job, l.file.Pages))
-		e.cfg.Observe(Event{Window: w, Phase: PhasePublish, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
+		e.observe(Event{Window: w, Phase: PhasePublish, Progress: 100, Pages: l.survey.pages, Records: l.survey.seq})
 	}
 	if had > 0 && !e.cfg.AcceptShrink && (got == 0 || float64(got) < e.cfg.MinRatio*float64(had)) {
 		w := landed[0].job.Window
@@ -593,13 +611,17 @@ func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []W
 	if errors.As(err, &shrink) { // it names the window itself
 		return nil, e.refuse(ctx, landed, shrink)
 	}
+	var vanish *VanishError
+	if errors.As(err, &vanish) { // and so does it
+		return nil, e.refuse(ctx, landed, vanish)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("publish %s: %w", landed[0].job.Window, err)
+		return nil, fmt.Errorf("publish %s: %w", landed[0].job.Window.of(e.cfg.Stream.Name), err)
 	}
 	for i, l := range landed {
 		if err := e.settle(l, outcomes[i]); err != nil {
 			// The window is published; its evidence is settled by the next run's tidying.
-			e.cfg.Log.Warn("landing file not settled", zap.Stringer("window", l.job.Window), zap.Error(err))
+			e.cfg.Log.Warn("landing file not settled", zap.String("stream", e.cfg.Stream.Name), zap.Stringer("window", l.job.Window), zap.Error(err))
 		}
 	}
 	return outcomes, nil
@@ -626,20 +648,21 @@ func (e *Engine) refuse(ctx context.Context, landed []*landedWindow, why error) 
 // kept opens the landing file of the job behind a window's current generation. A generation that a replay made has no file of its
 // own: it is the one that was replayed.
 func (e *Engine) kept(w WindowState) (iter.Seq2[Page, error], error) {
+	name := w.of(e.cfg.Stream.Name)
 	for generation := w.Generation; generation > 0; generation-- {
 		key, pages, err := e.landing.Kept(w.Window, w.ID, generation)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("window %s: %w", w.Window, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		if key.JobRow != w.JobRow {
 			break
 		}
 		return pages, nil
 	}
-	return nil, fmt.Errorf("window %s: the landing file of generation %d was not kept; only backfill --refresh can read it again", w.Window, w.Generation)
+	return nil, fmt.Errorf("%s: the landing file of generation %d was not kept; only backfill --refresh can read it again", name, w.Generation)
 }
 
 // CanReplay says why a window can't be replayed, nil if its landing file is there.
@@ -695,8 +718,8 @@ func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result 
 		return nil
 	}()
 	if result.Err != nil {
-		result.Err, result.Status = fmt.Errorf("replay window %s: %w", state.Window, withCause(ctx, result.Err)), Failed
+		result.Err, result.Status = fmt.Errorf("replay %s: %w", state.of(e.cfg.Stream.Name), withCause(ctx, result.Err)), Failed
 	}
-	result.Pages, result.Records, result.Quarantined, result.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.decoder.Unknown()
+	s.report(&result)
 	return result
 }

@@ -882,13 +882,13 @@ func TestFencedRunPublishesNothing(t *testing.T) {
 	march := monthWindow(t, testScope, "2024-03-01")
 	rows := w.fill(march.From, march.From+1, 10)
 	w.ledger.token++ // another run took over
-	if err := w.mustFail(march, "publish "+march.String()); !errors.Is(err, pipeline.ErrFenced) {
+	if err := w.mustFail(march, "publish window "+march.String()); !errors.Is(err, pipeline.ErrFenced) {
 		t.Errorf("got %v, want %v", err, pipeline.ErrFenced)
 	}
 	if w.ledger.window(march.From) != nil {
 		t.Error("the window is published")
 	}
-	w.cfg.Leases[testScope]++
+	w.cfg.Leases[pipeline.StreamScope{Stream: "sdr", Scope: testScope}]++
 	w.mustRun(pipeline.Published, march)
 	w.wantRows(march.From, 1, rows)
 	w.wantStates(pipeline.StatePublished) // what the fenced run landed was good

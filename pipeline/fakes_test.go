@@ -157,6 +157,16 @@ func (v *vendor) job(ctx context.Context, jobID string) (pipeline.JobStatus, err
 	return pipeline.JobStatus{State: pipeline.JobSuccess, Progress: 100}, nil
 }
 
+// start returns the marker of a job's first page.
+func (v *vendor) start(jobID string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if j := v.find(jobID); j != nil {
+		return j.pages[0].marker
+	}
+	return ""
+}
+
 func (v *vendor) page(ctx context.Context, jobID, marker string) (pipeline.Page, error) {
 	if ctx.Err() != nil {
 		return pipeline.Page{}, ctx.Err()
@@ -532,6 +542,9 @@ func (o *outside) Job(ctx context.Context, jobID string) (status pipeline.JobSta
 	return status, err
 }
 
+// Start is no call: it has nobody to ask.
+func (o *outside) Start(jobID string) string { return o.w.vendor.start(jobID) }
+
 func (o *outside) Page(ctx context.Context, jobID, marker string) (page pipeline.Page, err error) {
 	err = o.call("Page", func() (err error) {
 		page, err = o.w.vendor.page(ctx, jobID, marker)
@@ -784,11 +797,8 @@ func (f *memoryFile) Complete() bool {
 
 // Append implements pipeline.LandingFile.
 func (f *memoryFile) Append(p pipeline.Page) error {
-	want := ""
-	if len(f.pages) > 0 {
-		want = f.pages[len(f.pages)-1].Next
-	}
-	if f.over || f.Complete() || p.Asked != want {
+	follows := len(f.pages) == 0 || p.Asked == f.pages[len(f.pages)-1].Next
+	if f.over || f.Complete() || !follows {
 		return fmt.Errorf("the page asked with %q does not follow %d pages", p.Asked, len(f.pages))
 	}
 	f.pages = append(f.pages, clonePage(p))
@@ -859,7 +869,7 @@ func newWorldIn(t testing.TB, dir pipeline.Landing, scope pipeline.Scope, spill 
 	w.vendor = &vendor{files: map[pipeline.Date][]string{}, layout: unevenly, polls: 1}
 	w.ledger = &memoryLedger{now: w.now, token: leaseToken}
 	w.cfg = pipeline.EngineConfig{
-		Stream: schemas.SDR(), DomainID: "d0", RunID: 1, Leases: map[pipeline.Scope]int64{scope: leaseToken}, Parallel: 1,
+		Stream: schemas.SDR(), DomainID: "d0", RunID: 1, Leases: map[pipeline.StreamScope]int64{{Stream: "sdr", Scope: scope}: leaseToken}, Parallel: 1,
 		JobDeadline: 6 * time.Hour, AdoptMaxAge: 24 * time.Hour, PollInitial: time.Microsecond, PollMax: time.Microsecond, MinRatio: 0.5, QuarantineMax: 0.01,
 		SourceZone: time.UTC, FileZone: time.UTC, SpillDir: spill, Now: w.now, Log: zap.NewNop(),
 	}

@@ -33,13 +33,13 @@ const (
 	StatePublished = "published" // became a generation
 	StateUnchanged = "unchanged" // confirmed what was published
 	StateRefused   = "refused"   // not published: implausible shrink, or too much quarantine
-	StateFailed    = "failed"    // the vendor said failure
+	StateFailed    = "failed"    // the vendor said failure; of a list, it could not be read to its end
 	StateForgotten = "forgotten" // the vendor said 404
 	StateAbandoned = "abandoned" // past its deadline, too old, or for another request
-	StateMoved     = "moved"     // its results changed between two reads
+	StateMoved     = "moved"     // its results changed between two reads, or while they were read
 )
 
-// Job is one query job in the ledger.
+// Job is one query job in the ledger, or one reading of a list, which stands there as a job.
 type Job struct {
 	Row         int64
 	RunID       int64
@@ -80,7 +80,7 @@ type Publication struct {
 	Records        record.Digest
 	Quarantined    record.Digest
 	MissingAmounts int64
-	UsageDates     map[Date]int64 // records per usage date
+	UsageDates     map[Date]int64 // records per usage or event date; those of a list without time are all at 0
 	UnknownFields  map[string]int64
 	Rows           iter.Seq2[*record.Row, error]
 	Rejects        iter.Seq2[Rejected, error]
@@ -130,7 +130,8 @@ type Ledger interface {
 	SaveJob(ctx context.Context, job Job) (Job, error)
 	// UpdateJob stores state, progress, counts, times and note of job.
 	UpdateJob(ctx context.Context, job Job) error
-	// Publish carries out r in one transaction, or nothing of it. It fails with *ShrinkError, or with ErrFenced if the lease was lost.
+	// Publish carries out r in one transaction, or nothing of it. It fails with *ShrinkError, of a history with *VanishError, or with
+	// ErrFenced if the lease was lost.
 	// An answer lost at COMMIT is resolved by reading the ledger.
 	Publish(ctx context.Context, r Replacement) ([]Outcome, error)
 }
@@ -147,12 +148,15 @@ type ShrinkError struct {
 
 // Error names the flag that publishes all the same.
 func (e *ShrinkError) Error() string {
-	if e.Window.Unit == Whole {
-		return fmt.Sprintf("%s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real: sdr-sync nightly --stream %s --accept-shrink)",
-			e.Stream, e.Got, e.Had, e.Stream)
+	command := fmt.Sprintf("backfill --scope %s --from %s --to %s --refresh", e.Window.Scope, e.Window.From, e.Window.To-1)
+	switch {
+	case e.Window.Unit == Whole:
+		command = "nightly --stream " + e.Stream
+	case e.Window.Scope == Tenant:
+		command = fmt.Sprintf("backfill --stream %s --from %s --to %s --refresh", e.Stream, e.Window.From, e.Window.To-1)
 	}
-	return fmt.Sprintf("window %s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real: sdr-sync backfill --scope %s --from %s --to %s --refresh --accept-shrink)",
-		e.Window, e.Got, e.Had, e.Window.Scope, e.Window.From, e.Window.To-1)
+	return fmt.Sprintf("%s: the vendor returned %d records where %d are published; the published ones stay (if the shrink is real: sdr-sync %s --accept-shrink)",
+		e.Window.of(e.Stream), e.Got, e.Had, command)
 }
 
 // VanishError says that a history was not published because implausibly many of its rows are gone at once.
@@ -169,6 +173,7 @@ func (e *VanishError) Error() string {
 
 // QuarantineError says that a window was not published because too many of its records can't be normalised.
 type QuarantineError struct {
+	Stream      string
 	Window      Window
 	Quarantined int64
 	Total       int64
@@ -177,6 +182,6 @@ type QuarantineError struct {
 
 // Error names the setting and shows an example.
 func (e *QuarantineError) Error() string {
-	return fmt.Sprintf("window %s: %d of %d records can't be normalised, more than sync.quarantine_max allows; nothing of it was published; for example %s",
-		e.Window, e.Quarantined, e.Total, e.Example)
+	return fmt.Sprintf("%s: %d of %d records can't be normalised, more than sync.quarantine_max allows; nothing of it was published; for example %s",
+		e.Window.of(e.Stream), e.Quarantined, e.Total, e.Example)
 }

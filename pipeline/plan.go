@@ -50,6 +50,11 @@ func Plan(scope Scope, existing []WindowState, ask Ask) []Planned {
 	return plan
 }
 
+// PlanWhole plans the one window of a list that is read whole. It is never skipped: only reading the list tells whether it changed.
+func PlanWhole(published *WindowState) []Planned {
+	return []Planned{{Window: WholeWindow(), Published: published}}
+}
+
 // PlanReslice plans the calendar months that the ask touches anew in windows of unit, whatever slicing is published. Months that are
 // sliced so already are left alone. The first window of a month carries what it retires.
 func PlanReslice(scope Scope, existing []WindowState, ask Ask, unit Unit) [][]Planned {

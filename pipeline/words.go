@@ -99,8 +99,8 @@ func WholeWindow() Window {
 	return Window{Scope: Tenant, Unit: Whole, From: 0, To: record.NewDate(9999, time.December, 31)}
 }
 
-// Window is the half-open range [From, To) of file dates (of event dates, for events) for one scope: the unit of query job, retry, commit and replacement. Its
-// identity is (Scope, From); To moves only when the window is published.
+// Window is the half-open range [From, To) of file dates (of event dates, for events) for one scope: the unit of query job, retry, commit
+// and replacement. Its identity is (Scope, From); To moves only when the window is published.
 type Window struct {
 	Scope Scope `json:"scope"`
 	Unit  Unit  `json:"unit"`
@@ -108,8 +108,27 @@ type Window struct {
 	To    Date  `json:"to"`
 }
 
-// String returns "hcso-213/cn-north-213 [2024-03-01, 2024-04-01)".
-func (w Window) String() string { return fmt.Sprintf("%s [%s, %s)", w.Scope, w.From, w.To) }
+// String returns "hcso-213/cn-north-213 [2024-03-01, 2024-04-01)", of a list "[2024-03-01, 2024-04-01)" or "the whole list".
+func (w Window) String() string {
+	switch {
+	case w.Unit == Whole:
+		return "the whole list"
+	case w.Scope == Tenant:
+		return fmt.Sprintf("[%s, %s)", w.From, w.To)
+	}
+	return fmt.Sprintf("%s [%s, %s)", w.Scope, w.From, w.To)
+}
+
+// of names the window in messages, where a list's says nothing without its stream.
+func (w Window) of(stream string) string {
+	switch {
+	case w.Unit == Whole:
+		return stream
+	case w.Scope == Tenant:
+		return stream + " " + w.String()
+	}
+	return "window " + w.String()
+}
 
 // Overlaps tells whether w and o share a file date.
 func (w Window) Overlaps(o Window) bool { return w.From < o.To && o.From < w.To }

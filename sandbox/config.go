@@ -15,6 +15,11 @@ const (
 	DefaultProject  = "cn-north-213"
 	DefaultSite     = "hcso-213"
 	DefaultRegion   = "cn-north-213"
+
+	DefaultShareID   = "2f5c7f0a9d4e4b1c8a63"             // of the service health
+	DefaultProjectID = "0a4c6de1b77b4a30a3a1fd2b6ce5f201" // of DefaultProject, in the paths of BMS
+	DefaultAccessKey = "SANDBOXACCESSKEY0001"
+	DefaultSecretKey = "sandbox-secret-key"
 )
 
 // Scope is a site (hcso_id) and one region of it that the stand-in vendor has metering records of.
@@ -54,6 +59,22 @@ type Config struct {
 	Today func() time.Time // file dates from its date on have no file yet; its zone is the zone of file dates
 	First time.Time        // file dates before its date have no file; 2012-01-01 at the earliest, the default
 
+	Subscriptions    int           // yearly/monthly resources of the tenant; 120 by default
+	AccessKey        string        // the key pair that BSS and BMS take instead of a token
+	SecretKey        string        //
+	ClockSkew        time.Duration // how far the vendor's clock is ahead of the real one
+	ShiftEvery       int           // about one further page of the subscriptions in so many finds a row gone from an earlier one
+	StringTotals     bool          // numbers of rows are texts, as in some of the documents' samples
+	DenyDictionaries bool          // the account may not read the dictionaries of BSS
+
+	Generation     string // Generation202503 or Generation202510: whose lists and spellings of ESM there are; empty for both, mixed
+	Devices        int    // physical devices of the site; 30 by default
+	EventsPerDay   int    // audit logs of a day, half as many alarms of either kind; 12 by default
+	ShareID        string // what the service health is asked by
+	ExclusiveBegin bool   // what happened at begin_time itself is left out of the lists of ESM
+	InclusiveEnd   bool   // what happened at end_time itself is in them
+	NoListLimits   bool   // the lists of ESM may be called as often as one likes
+
 	KeyStyle        KeyStyle
 	BadEvery        int // about one record in so many can't be parsed
 	TwinEvery       int // about one record in so many is an exact twin of another
@@ -84,6 +105,9 @@ func (c *Config) setDefaults() {
 		{&c.Password, DefaultPassword},
 		{&c.Domain, DefaultDomain},
 		{&c.Project, DefaultProject},
+		{&c.AccessKey, DefaultAccessKey},
+		{&c.SecretKey, DefaultSecretKey},
+		{&c.ShareID, DefaultShareID},
 		{(*string)(&c.KeyStyle), string(Snake)},
 	} {
 		if *f.field == "" {
@@ -92,6 +116,15 @@ func (c *Config) setDefaults() {
 	}
 	if c.Resources == 0 {
 		c.Resources = 300
+	}
+	if c.Subscriptions == 0 {
+		c.Subscriptions = 120
+	}
+	if c.Devices == 0 {
+		c.Devices = 30
+	}
+	if c.EventsPerDay == 0 {
+		c.EventsPerDay = 12
 	}
 	if len(c.Scopes) == 0 {
 		c.Scopes = []Scope{{DefaultSite, DefaultRegion}}
@@ -134,11 +167,23 @@ func (c *Config) validate() error {
 	default:
 		return fmt.Errorf("key style %q: want %s, %s or %s", c.KeyStyle, Snake, Camel, Pascal)
 	}
+	switch c.Generation {
+	case "", Generation202503, Generation202510:
+	default:
+		return fmt.Errorf("generation %q: want %s, %s or none", c.Generation, Generation202503, Generation202510)
+	}
+	if c.EventsPerDay > maxEventsPerDay {
+		return fmt.Errorf("events per day %d: want %d at most", c.EventsPerDay, maxEventsPerDay)
+	}
 	for _, f := range []struct {
 		name  string
 		value int
 	}{
 		{"resources", c.Resources},
+		{"subscriptions", c.Subscriptions},
+		{"devices", c.Devices},
+		{"events per day", c.EventsPerDay},
+		{"shift every", c.ShiftEvery},
 		{"bad every", c.BadEvery},
 		{"twin every", c.TwinEvery},
 		{"late every", c.LateEvery},

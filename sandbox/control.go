@@ -14,6 +14,10 @@ import (
 func (s *Server) mountControl() {
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { noSuchAPI().write(w) })
 	s.mux.HandleFunc("GET /_sandbox/truth", s.getTruth)
+	s.mux.HandleFunc("GET /_sandbox/list", s.getListTruth)
+	s.mux.HandleFunc("GET /_sandbox/subscriptions", func(w http.ResponseWriter, _ *http.Request) {
+		jsonReply(http.StatusOK, s.Subscriptions()).write(w)
+	})
 	s.mux.HandleFunc("GET /_sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
 		jsonReply(http.StatusOK, s.Stats()).write(w)
 	})
@@ -70,6 +74,9 @@ type Stats struct {
 	InFlight     int64              `json:"in_flight"`
 	InFlightMax  int64              `json:"in_flight_max"`
 	Night        int                `json:"night"`
+
+	MaxPerSecond map[Endpoint]int64 `json:"max_per_second"` // most calls that came within one second
+	Throttled    map[Endpoint]int64 `json:"throttled"`      // calls refused for coming too often
 }
 
 // Stats returns the counters since the server was made.
@@ -81,8 +88,9 @@ func (s *Server) Stats() Stats {
 
 // counters guards a Stats.
 type counters struct {
-	mu    sync.Mutex
-	stats Stats
+	mu     sync.Mutex
+	stats  Stats
+	recent map[Endpoint][]time.Time // calls of the last second
 }
 
 func (c *counters) do(change func(*Stats)) {
@@ -96,6 +104,8 @@ func (c *counters) open(routes []route) {
 	c.do(func(s *Stats) {
 		if s.Calls == nil {
 			s.Calls, s.Statuses = map[Endpoint]int64{}, map[string]int64{}
+			s.MaxPerSecond, s.Throttled = map[Endpoint]int64{}, map[Endpoint]int64{}
+			c.recent = map[Endpoint][]time.Time{}
 		}
 		for _, rt := range routes {
 			s.Calls[rt.endpoint] = 0
@@ -108,8 +118,19 @@ func (c *counters) enter(e Endpoint) (leave func()) {
 		s.Calls[e]++
 		s.InFlight++
 		s.InFlightMax = max(s.InFlightMax, s.InFlight)
+		now := time.Now()
+		c.recent[e] = append(since(c.recent[e], now.Add(-time.Second)), now)
+		s.MaxPerSecond[e] = max(s.MaxPerSecond[e], int64(len(c.recent[e])))
 	})
 	return func() { c.do(func(s *Stats) { s.InFlight-- }) }
+}
+
+// since drops the times that aren't after start.
+func since(times []time.Time, start time.Time) []time.Time {
+	for len(times) > 0 && !times[0].After(start) {
+		times = times[1:]
+	}
+	return times
 }
 
 func (c *counters) answered(status int) {
@@ -120,6 +141,8 @@ func (c *counters) page(records int64) {
 	c.do(func(s *Stats) { s.Pages++; s.Records += records })
 }
 
+func (c *counters) refused(e Endpoint) { c.do(func(s *Stats) { s.Throttled[e]++ }) }
+
 func (c *counters) job()   { c.do(func(s *Stats) { s.JobsCreated++ }) }
 func (c *counters) token() { c.do(func(s *Stats) { s.TokensIssued++ }) }
 func (c *counters) fault() { c.do(func(s *Stats) { s.Faults++ }) }
@@ -129,5 +152,6 @@ func (c *counters) snapshot() Stats {
 	defer c.mu.Unlock()
 	st := c.stats
 	st.Calls, st.Statuses = maps.Clone(st.Calls), maps.Clone(st.Statuses)
+	st.MaxPerSecond, st.Throttled = maps.Clone(st.MaxPerSecond), maps.Clone(st.Throttled)
 	return st
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,17 @@ const (
 	FaultUnknownStatus FaultKind = "unknown_status" // the poll answers a status that no document names
 	FaultMarkerLoop    FaultKind = "marker_loop"    // =N: the job's markers go round N pages for ever
 	FaultMoved         FaultKind = "moved"          // the job's records have shifted under their markers
+
+	// Of lists that are read by page. What the first three do stays: see listing.
+	FaultShift  FaultKind = "shift"  // a row leaves a page already read: the total changes, and one row is never seen
+	FaultSkip   FaultKind = "skip"   // a row leaves a page already read and another joins at the end: the total agrees, one row is never seen
+	FaultRepeat FaultKind = "repeat" // a row joins a page already read and the last leaves: the total agrees, one row is seen twice
+	FaultNoRows FaultKind = "empty"  // the list is empty for this call
+	FaultHalf   FaultKind = "half"   // the second half of the list is missing for this call
 )
+
+// listEndpoints are the calls that return pages of a list.
+func listEndpoints() []Endpoint { return slices.Concat(bssEndpoints(), esmEndpoints()) }
 
 // Always is the Times of a fault that never ends.
 const Always = -1
@@ -192,7 +203,7 @@ func (f *Fault) UnmarshalText(text []byte) error {
 }
 
 func (f Fault) validate() error {
-	allowed := []Endpoint{EndpointToken, EndpointCreate, EndpointPoll, EndpointPage, EndpointAny}
+	allowed := slices.Concat([]Endpoint{EndpointToken, EndpointCreate, EndpointPoll, EndpointPage}, listEndpoints(), bmsEndpoints(), []Endpoint{EndpointAny})
 	switch f.Kind {
 	case FaultStatus:
 		if http.StatusText(f.Status) == "" || f.Status < 400 {
@@ -220,6 +231,8 @@ func (f Fault) validate() error {
 		if f.Kind == FaultMarkerLoop && f.Count < 1 {
 			return errors.New("marker_loop wants a number of pages")
 		}
+	case FaultShift, FaultSkip, FaultRepeat, FaultNoRows, FaultHalf:
+		allowed = listEndpoints()
 	default:
 		return fmt.Errorf("kind %q is unknown", f.Kind)
 	}

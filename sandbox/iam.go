@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The token API of IAM, as ESM API Reference 3.2 uses it.
+// The token API of IAM, as ESM API Reference 3.2 uses it; global services such as BSS want tokens of the domain instead.
 
 func (s *Server) iamRoutes() []route {
 	return []route{
@@ -34,12 +34,19 @@ type tokenRequest struct {
 				Name   string  `json:"name"`
 				Domain *naming `json:"domain"`
 			} `json:"project"`
+			Domain *naming `json:"domain"`
 		} `json:"scope"`
 	} `json:"auth"`
 }
 
 type naming struct {
 	Name string `json:"name"`
+}
+
+// token is what is known of a token given out: it is good for the project, or for the tenant's domain and no project.
+type token struct {
+	expires   time.Time
+	ofProject bool
 }
 
 // tokenTime is the form of expires_at: microseconds, always six digits.
@@ -60,36 +67,47 @@ func (s *Server) createToken(c *call) reply {
 	if user.Name == "" || user.Password == "" || user.Domain == nil || user.Domain.Name == "" {
 		return iamError(http.StatusBadRequest, "auth.identity.password.user must have name, password and domain.name.")
 	}
-	if req.Auth.Scope == nil || req.Auth.Scope.Project == nil || req.Auth.Scope.Project.Name == "" {
-		return iamError(http.StatusBadRequest, "auth.scope.project.name is missing: ESM is a project-level service.")
+	scope := req.Auth.Scope
+	if scope == nil || (scope.Project == nil) == (scope.Domain == nil) {
+		return iamError(http.StatusBadRequest, "auth.scope must have either a project or a domain.")
 	}
-	project := req.Auth.Scope.Project
+	if scope.Project != nil && scope.Project.Name == "" || scope.Domain != nil && scope.Domain.Name == "" {
+		return iamError(http.StatusBadRequest, "auth.scope.project.name or auth.scope.domain.name is missing.")
+	}
 	if !same(user.Name, s.config.User) || !same(user.Password, s.config.Password) || !same(user.Domain.Name, s.config.Domain) {
 		return iamError(http.StatusUnauthorized, "The username or password is wrong.")
 	}
-	if !same(project.Name, s.config.Project) || (project.Domain != nil && !same(project.Domain.Name, s.config.Domain)) {
+	if p := scope.Project; p != nil && (!same(p.Name, s.config.Project) || p.Domain != nil && !same(p.Domain.Name, s.config.Domain)) {
 		return iamError(http.StatusUnauthorized, "The project does not exist or is not accessible.")
+	}
+	if d := scope.Domain; d != nil && !same(d.Name, s.config.Domain) {
+		return iamError(http.StatusUnauthorized, "The domain does not exist or is not accessible.")
 	}
 
 	// Real tokens begin so and are a few thousand letters long.
-	token := "MIIPAgYJKoZIhvcNAQcCo" + strings.Repeat(randomID(), 64)
-	now := time.Now().UTC()
+	text := "MIIPAgYJKoZIhvcNAQcCo" + strings.Repeat(randomID(), 64)
+	now := s.now().UTC()
 	expires := now.Add(s.config.TokenTTL)
 	s.mu.Lock()
-	s.tokens[token] = expires
+	s.tokens[text] = token{expires: expires, ofProject: scope.Project != nil}
 	s.mu.Unlock()
 	s.counters.token()
 
-	rep := jsonReply(http.StatusCreated, map[string]any{"token": map[string]any{
+	body := map[string]any{
 		"methods":    []string{"password"},
 		"issued_at":  now.Format(tokenTime),
 		"expires_at": expires.Format(tokenTime),
-		"project":    map[string]any{"id": "0a4c6de1b77b4a30a3a1fd2b6ce5f201", "name": s.config.Project, "domain": naming{s.config.Domain}},
 		"user":       map[string]any{"id": "7116d09f88fa41908676fdd4b039e95b", "name": s.config.User, "domain": naming{s.config.Domain}},
 		"roles":      []any{},
 		"catalog":    []any{},
-	}})
-	rep.header = http.Header{"X-Subject-Token": {token}}
+	}
+	if scope.Project != nil {
+		body["project"] = map[string]any{"id": DefaultProjectID, "name": s.config.Project, "domain": naming{s.config.Domain}}
+	} else {
+		body["domain"] = map[string]any{"id": s.config.DomainID, "name": s.config.Domain}
+	}
+	rep := jsonReply(http.StatusCreated, map[string]any{"token": body})
+	rep.header = http.Header{"X-Subject-Token": {text}}
 	return rep
 }
 
@@ -102,23 +120,40 @@ func iamError(status int, message string) reply {
 	}})
 }
 
-// authenticate checks token and, where configured, the AppCodes and the tenant header.
+// checkToken finds out whether the call's token is good.
+func (s *Server) checkToken(c *call) (token, reply, bool) {
+	text := c.Header.Get("X-Auth-Token")
+	if text == "" {
+		return token{}, badToken("x-auth-token not found"), false
+	}
+	s.mu.Lock()
+	t, known := s.tokens[text]
+	s.mu.Unlock()
+	if !known {
+		return token{}, badToken("decrypt token fail"), false
+	}
+	if !s.now().Before(t.expires) {
+		return token{}, badToken("token expires"), false
+	}
+	return t, reply{}, true
+}
+
+// badToken is the gateway's refusal of a token or a signature.
+func badToken(reason string) reply {
+	return refuse(http.StatusUnauthorized, "APIG.0301", "Incorrect IAM authentication information: %s", reason)
+}
+
+// authenticate is for ESM, a project-level service: it checks the token and, where configured, the AppCodes and the tenant header.
 func (s *Server) authenticate(c *call) (reply, bool) {
 	if want := s.config.APIGAppcode; want != "" && !same(c.Header.Get("X-APIG-Appcode"), want) {
 		return refuse(http.StatusUnauthorized, "APIG.0303", "Incorrect app authentication information"), false
 	}
-	token := c.Header.Get("X-Auth-Token")
-	if token == "" {
-		return refuse(http.StatusUnauthorized, "APIG.0301", "Incorrect IAM authentication information: x-auth-token not found"), false
+	t, rep, ok := s.checkToken(c)
+	if !ok {
+		return rep, false
 	}
-	s.mu.Lock()
-	expires, known := s.tokens[token]
-	s.mu.Unlock()
-	if !known {
-		return refuse(http.StatusUnauthorized, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail"), false
-	}
-	if !time.Now().Before(expires) {
-		return refuse(http.StatusUnauthorized, "APIG.0301", "Incorrect IAM authentication information: token expires"), false
+	if !t.ofProject {
+		return refuse(http.StatusForbidden, "AS.0003", "The token is good for a domain, and ESM wants one for a project"), false
 	}
 	if want := s.config.HCSOAppcode; want != "" && !same(c.Header.Get("X-Hcso-Appcode"), want) {
 		return refuse(http.StatusForbidden, "AS.0003", "The x-hcso-appcode is missing or wrong"), false

@@ -18,10 +18,10 @@ import (
 func (s *Server) misbehave(w http.ResponseWriter, c *call, f Fault, answer func() reply) {
 	switch f.Kind {
 	case FaultStatus:
-		s.send(w, c.Request, f.statusReply())
+		s.send(w, c.Request, f.statusReply(s.now()))
 	case FaultUnauthorized:
 		s.revokeTokens()
-		s.send(w, c.Request, refuse(http.StatusUnauthorized, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail"))
+		s.send(w, c.Request, badToken("decrypt token fail"))
 	case FaultReset:
 		hangUp(w, nil, true)
 	case FaultResetBody, FaultTruncate:
@@ -56,6 +56,11 @@ func (s *Server) misbehave(w http.ResponseWriter, c *call, f Fault, answer func(
 		rep := answer()
 		defer rep.done()
 		s.send(w, c.Request, withUnknownStatus(rep))
+	case FaultShift, FaultSkip, FaultRepeat, FaultNoRows, FaultHalf:
+		c.fault = f.Kind
+		rep := answer()
+		defer rep.done()
+		s.send(w, c.Request, rep)
 	default: // what happened to the job shows in the answer
 		s.afflict(c, f)
 		rep := answer()
@@ -88,7 +93,7 @@ func (s *Server) afflict(c *call, f Fault) {
 	}
 }
 
-func (f Fault) statusReply() reply {
+func (f Fault) statusReply(now time.Time) reply {
 	codes := map[int]string{http.StatusTooManyRequests: "APIG.0308", http.StatusNotFound: "APIG.0101"}
 	code, known := codes[f.Status]
 	if !known {
@@ -99,7 +104,7 @@ func (f Fault) statusReply() reply {
 		after := f.RetryAfter
 		if secs, dated := strings.CutPrefix(after, "date:"); dated {
 			n, _ := strconv.Atoi(secs) // validated
-			after = time.Now().Add(time.Duration(n) * time.Second).UTC().Format(http.TimeFormat)
+			after = now.Add(time.Duration(n) * time.Second).UTC().Format(http.TimeFormat)
 		}
 		rep.header = http.Header{"Retry-After": {after}}
 	}

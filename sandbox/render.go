@@ -71,8 +71,11 @@ var (
 // seriesPerCycle is how many series the resources of one cycle make.
 const seriesPerCycle = 13
 
+// tenant owns resources.
+type tenant struct{ domainID, domainName, projectID string }
+
 // tenants as in the JSON of a record; the last project's id is no hex number, as in the document's sample.
-var tenants = [...]struct{ domainID, domainName, projectID string }{
+var tenants = [...]tenant{
 	{"d1803845584b4626850ce57a8a020e4f", "op_svc_dbss_e9f3e8381583492191a9d0c4ba725333", "d1803845584b4626850ce57a8a020e4f"},
 	{"5f1c9be27d6a4c3f9a0be8127ce04d11", "集团信息中心", "0a4c6de1b77b4a30a3a1fd2b6ce5f201"},
 	{"5f1c9be27d6a4c3f9a0be8127ce04d11", "集团信息中心", "7be80c13d3b24cb2b4f1ab7f23e9c6d4"},
@@ -98,11 +101,28 @@ type series struct {
 	endKey    []byte // ,"end_time":"
 }
 
+// resource is one metered resource.
+type resource struct {
+	kind   *resourceKind
+	id     string
+	spec   string
+	tenant tenant
+}
+
+// resourceHash is what all of a scope's resource number n follows from.
+func resourceHash(seed uint64, n int) uint64 { return mix(seed ^ mix(uint64(n))) }
+
+func newResource(kind *resourceKind, h uint64) resource {
+	return resource{
+		kind: kind, id: uuidText(h, mix(h+1)), spec: kind.specs[h>>32%uint64(len(kind.specs))], tenant: tenants[h>>8%uint64(len(tenants))],
+	}
+}
+
 func newSeries(seed uint64, sc Scope, resources int, style KeyStyle) []series {
 	var all []series
 	for n := range resources {
 		kind := resourceCycle[n%len(resourceCycle)]
-		h := mix(seed ^ mix(uint64(n)))
+		h := resourceHash(seed, n)
 		for _, f := range kind.factors {
 			all = append(all, newSeriesOf(kind, f, h, sc, style))
 		}
@@ -112,7 +132,7 @@ func newSeries(seed uint64, sc Scope, resources int, style KeyStyle) []series {
 
 func newSeriesOf(kind *resourceKind, f factor, h uint64, sc Scope, style KeyStyle) series {
 	pick := func(shift uint, n int) int { return int(h >> shift % uint64(n)) }
-	tenant := tenants[pick(8, len(tenants))]
+	res := newResource(kind, h)
 	zone := sc.Region + string(rune('a'+pick(12, 3)))
 	if kind.regional {
 		zone = [...]string{"", "AZ01"}[pick(12, 2)]
@@ -130,8 +150,8 @@ func newSeriesOf(kind *resourceKind, f factor, h uint64, sc Scope, style KeyStyl
 	b.field("bp_info", [...]string{`""`, `""`, `""`, `null`}[pick(16, 4)])
 	b.field("cloud_service_type_code", quote(kind.service))
 	b.field("csb_params", quote("::"+kind.service[len("hws.service.type."):]+"-"+hexText(h>>20, 4)+":"+hexText(mix(h), 32)+":"))
-	b.field("domain_id", quote(tenant.domainID))
-	b.field("domain_name", quote(tenant.domainName))
+	b.field("domain_id", quote(res.tenant.domainID))
+	b.field("domain_name", quote(res.tenant.domainName))
 	b.field("enterprise_project_id", [...]string{`""`, `"0"`, `"0d3f7a52-1b8c-4a8e-9c60-3f1d2c7b9a45"`}[pick(24, 3)])
 	b.field("error_msg", `""`)
 	b.field("extend_params", quote(kind.extend))
@@ -142,15 +162,15 @@ func newSeriesOf(kind *resourceKind, f factor, h uint64, sc Scope, style KeyStyl
 	b.field("region_code", quote(sc.Region))
 	b.field("relate_parent_resource", `""`)
 	b.field("relate_root_resource", `""`)
-	b.field("resource_id", quote(uuidText(h, mix(h+1))))
-	b.field("resource_spec_code", quote(kind.specs[pick(32, len(kind.specs))]))
+	b.field("resource_id", quote(res.id))
+	b.field("resource_spec_code", quote(res.spec))
 	b.field("resource_type_code", quote(kind.resource))
 	b.field("site_code", [...]string{`""`, quote(sc.Site)}[pick(36, 2)])
 	b.field("tag", tags[pick(40, len(tags))])
 	b.open("time_stamp")
 	toStamp := b.cut()
 	b.close()
-	b.field("project_id", quote(tenant.projectID))
+	b.field("project_id", quote(res.tenant.projectID))
 	if pick(48, 16) == 0 {
 		b.text.WriteString(`,"meteringRegionAlias":"北方二一三"`) // no document names it
 	}

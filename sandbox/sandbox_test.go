@@ -36,6 +36,7 @@ type vendor struct {
 	url    string
 	client *http.Client
 	header http.Header // of every request
+	sign   func(*http.Request, string)
 }
 
 func start(t *testing.T, c sandbox.Config) *vendor {
@@ -51,7 +52,7 @@ func start(t *testing.T, c sandbox.Config) *vendor {
 	t.Cleanup(ts.Close)
 	client := ts.Client()
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &vendor{t, server, ts.URL, client, http.Header{"Content-Type": {"application/json"}}}
+	return &vendor{t, server, ts.URL, client, http.Header{"Content-Type": {"application/json"}}, nil}
 }
 
 // oddities is a small vendor with much of everything odd.
@@ -74,6 +75,9 @@ func (v *vendor) try(method, path, body string) (answer, error) {
 		v.t.Fatal(err)
 	}
 	req.Header = v.header.Clone()
+	if v.sign != nil {
+		v.sign(req, body)
+	}
 	resp, err := v.client.Do(req)
 	if err != nil {
 		return answer{}, err
@@ -109,12 +113,23 @@ func (v *vendor) want(status int, method, path, body string, out any) answer {
 
 const login = `{"auth":{"identity":{"methods":["password"],"password":{"user":{"name":"sdr-reader","password":"sandbox-password","domain":{"name":"hcso-operator"}}}},"scope":{"project":{"name":"cn-north-213"}}}}`
 
+// domainLogin asks for a token of the domain, as global services want it.
+const domainLogin = `{"auth":{"identity":{"methods":["password"],"password":{"user":{"name":"sdr-reader","password":"sandbox-password","domain":{"name":"hcso-operator"}}}},"scope":{"domain":{"name":"hcso-operator"}}}}`
+
 const jobsPath = "/meter/v1/" + sandbox.DefaultDomainID + "/query-jobs"
 
 // logIn fetches a token for all further calls.
 func (v *vendor) logIn() *vendor {
 	v.t.Helper()
 	a := v.want(http.StatusCreated, "POST", "/v3/auth/tokens", login, nil)
+	v.header.Set("X-Auth-Token", a.header.Get("X-Subject-Token"))
+	return v
+}
+
+// logInToDomain fetches a token of the domain for all further calls.
+func (v *vendor) logInToDomain() *vendor {
+	v.t.Helper()
+	a := v.want(http.StatusCreated, "POST", "/v3/auth/tokens", domainLogin, nil)
 	v.header.Set("X-Auth-Token", a.header.Get("X-Subject-Token"))
 	return v
 }

@@ -24,20 +24,26 @@ import (
 
 // Server is the stand-in vendor. It may be used from several goroutines.
 type Server struct {
-	config   Config
-	holdings []*holdings
-	mux      *http.ServeMux
-	secret   [16]byte // signs markers and makes job ids that no other server has
-	faults   faultList
-	counters counters
-	pages    sync.Pool // *[]byte
-	zippers  sync.Pool // *gzip.Writer
+	config    Config
+	holdings  []*holdings
+	mux       *http.ServeMux
+	secret    [16]byte // signs markers and makes job ids that no other server has
+	faults    faultList
+	throttles throttles
+	counters  counters
+	pages     sync.Pool // *[]byte
+	zippers   sync.Pool // *gzip.Writer
 
-	mu     sync.Mutex
-	tokens map[string]time.Time // expiry
-	jobs   map[string]*job
-	made   int   // jobs ever created
-	nights []day // the date of today at each night
+	mu       sync.Mutex
+	tokens   map[string]token
+	jobs     map[string]*job
+	made     int   // jobs ever created
+	nights   []day // the date of today at each night
+	listings map[Endpoint]listing
+
+	subscriptions subscriptions
+	key           accessKey
+	bmsJobs       map[string]*bmsJob
 }
 
 // New returns a vendor that holds what c describes.
@@ -46,13 +52,14 @@ func New(c Config) (*Server, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("set up sandbox: %w", err)
 	}
-	s := &Server{config: c, tokens: map[string]time.Time{}, jobs: map[string]*job{}}
+	s := &Server{config: c, tokens: map[string]token{}, jobs: map[string]*job{}, listings: map[Endpoint]listing{}, bmsJobs: newBMSJobs()}
 	if _, err := rand.Read(s.secret[:]); err != nil {
 		return nil, fmt.Errorf("set up sandbox: %w", err)
 	}
 	for _, sc := range c.Scopes {
 		s.holdings = append(s.holdings, newHoldings(&s.config, sc))
 	}
+	s.subscriptions.fill(s)
 	s.faults.add(c.Faults)
 	s.faults.failRate, s.faults.seed = c.FailRate, mix(uint64(c.Seed)^0xfa17)
 	s.pages.New = func() any { return new([]byte) }
@@ -66,17 +73,21 @@ func New(c Config) (*Server, error) {
 	s.mux = http.NewServeMux()
 	s.mount(s.iamRoutes())
 	s.mount(s.sdrRoutes())
+	s.mount(s.bssRoutes())
+	s.mount(s.bmsRoutes())
+	s.mount(s.listRoutes())
 	s.mountControl()
 	return s, nil
 }
 
 // AdvanceNight lets a night pass: some late and corrected records join the files of the last five file dates before today. Jobs
-// created before do not see them. It returns the number of nights passed.
+// created before do not see them. Some subscriptions change, come and go. It returns the number of nights passed.
 func (s *Server) AdvanceNight() int {
 	today := dayOf(s.config.Today())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nights = append(s.nights, today)
+	s.subscriptions.advance(len(s.nights))
 	return len(s.nights)
 }
 
@@ -90,6 +101,9 @@ func (s *Server) Night() int {
 // Handler serves the vendor's APIs and, under /_sandbox/, what steers the stand-in.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.config.ClockSkew != 0 {
+			w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+		}
 		if path.Clean(r.URL.Path) != r.URL.Path {
 			noSuchAPI().write(w) // the mux would redirect, which the vendor's gateway does not
 			return
@@ -97,6 +111,9 @@ func (s *Server) Handler() http.Handler {
 		s.mux.ServeHTTP(w, r)
 	})
 }
+
+// now is the vendor's idea of the time.
+func (s *Server) now() time.Time { return time.Now().Add(s.config.ClockSkew) }
 
 // ListenAndServe serves on addr ("127.0.0.1:0" takes a free port) until ctx ends, and calls ready with its URL as soon as it
 // accepts connections. It returns nil once ctx has ended and every answer under way is done or cut.
@@ -146,14 +163,15 @@ type route struct {
 	method   string
 	pattern  string // path with {wildcards}
 	endpoint Endpoint
-	open     bool // needs no token
+	open     bool // needs no token of ESM's: handle does what authentication there is
 	handle   func(*call) reply
 }
 
 // call is a request whose body has been read.
 type call struct {
 	*http.Request
-	body []byte
+	body  []byte
+	fault FaultKind // of a list, to be carried out by its handler
 }
 
 // mount adds routes to the mux, answering other methods on their paths with 405.

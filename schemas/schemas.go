@@ -75,6 +75,7 @@ type Stream struct {
 	Shape     Shape    `yaml:"shape"`
 	TimeField string   `yaml:"time_field"` // of jobs and events
 	Key       []string `yaml:"key"`        // fields that tell a list's rows from one another; none: their whole content does
+	Ignore    []string `yaml:"ignore"`     // unknown keys that are never kept, since they may hold secrets
 	List      *List    `yaml:"list"`       // how a list is asked for; nil for jobs
 	Fields    []Field  `yaml:"fields"`
 	Derived   []Field  `yaml:"derived"`
@@ -129,9 +130,10 @@ type Span struct {
 // Each is one thing that a list is asked for by. Its value stands under Name in "{name}", and in the field of that name if that is
 // marked as asked.
 type Each struct {
-	Name   string   `yaml:"name"`
-	Values []string `yaml:"values"` // fixed ones, or
-	From   []Column `yaml:"from"`   // the distinct values of columns
+	Name    string   `yaml:"name"`
+	Values  []string `yaml:"values"`  // fixed ones, or
+	From    []Column `yaml:"from"`    // the distinct values of columns, or
+	Setting string   `yaml:"setting"` // those of a key of the configuration
 }
 
 // Column is a column of a table or view, of the rows where Where's columns have one of the values.
@@ -370,8 +372,14 @@ func (l List) check() error {
 		}
 	}
 	for _, e := range l.Each {
-		if !word.MatchString(e.Name) || (len(e.Values) > 0) == (len(e.From) > 0) {
-			return fmt.Errorf("list.each %q needs a name, and either values or from", e.Name)
+		given := 0
+		for _, has := range []bool{len(e.Values) > 0, len(e.From) > 0, e.Setting != ""} {
+			if has {
+				given++
+			}
+		}
+		if !word.MatchString(e.Name) || given != 1 {
+			return fmt.Errorf("list.each %q needs a name, and one of values, from and setting", e.Name)
 		}
 		for _, c := range e.From {
 			schema, table, _ := strings.Cut(c.Table, ".")

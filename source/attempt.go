@@ -30,12 +30,24 @@ type failure struct {
 	unauthorised *http.Request // the request whose credentials the vendor refused: 401
 }
 
-// attempt sends req once and reads the whole answer, within the timeout.
+// attempt signs req, sends it once and reads the whole answer, within the timeout.
 func (t *Transport) attempt(ctx context.Context, req *Request, target *url.URL, timeout time.Duration) (Response, *failure) {
 	sent, err := newRequest(ctx, req, target)
 	if err != nil {
 		return Response{}, &failure{err: req.wrap(err)}
 	}
+	answer, failed := t.exchange(ctx, req, sent, target, timeout)
+	if req.Auth.Settled != nil {
+		var end error
+		if failed != nil {
+			end = failed.err
+		}
+		req.Auth.Settled(sent, end)
+	}
+	return answer, failed
+}
+
+func (t *Transport) exchange(ctx context.Context, req *Request, sent *http.Request, target *url.URL, timeout time.Duration) (Response, *failure) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var wrote atomic.Bool
@@ -61,8 +73,9 @@ func (t *Transport) attempt(ctx context.Context, req *Request, target *url.URL, 
 	}
 	defer func() { _ = resp.Body.Close() }() // a connection given up, or read to its end
 	t.markReached(target)
+	t.clock(target.Host).learn(resp.Header, time.Now())
 	if status := resp.StatusCode; !req.accepts(status) && status/100 != 2 {
-		return Response{}, t.refusal(req, sent, resp)
+		return Response{}, newRefusal(req, sent, resp, status, t.refusalBody(resp))
 	}
 	answer, err := t.read(resp)
 	if err == nil {
@@ -71,7 +84,11 @@ func (t *Transport) attempt(ctx context.Context, req *Request, target *url.URL, 
 	if err == nil {
 		return answer, nil
 	}
-	answer.Release()
+	defer answer.Release()
+	var status BodyStatus
+	if errors.As(err, &status) {
+		return Response{}, newRefusal(req, sent, resp, int(status), answer.Body)
+	}
 	req.lost()
 	again := !errors.Is(err, ErrBodyTooLarge) && !errors.Is(err, errEncoding)
 	if ctx.Err() != nil {
@@ -148,7 +165,10 @@ func (r *Request) inspect(answer *Response, sent *http.Request) error {
 	if r.Check == nil {
 		return nil
 	}
-	if err := r.Check(answer.Body); err != nil {
+	var status BodyStatus
+	if err := r.Check(answer.Body); errors.As(err, &status) {
+		return status
+	} else if err != nil {
 		return errors.New(concealer(r, sent).Replace(err.Error()))
 	}
 	return nil
@@ -166,25 +186,31 @@ func notJSON(hide concealment, body []byte, err error) error {
 	return fmt.Errorf("answer is %q where JSON is due", excerpt(hide, text))
 }
 
-// refusal turns an answer with a status that is none of ours into a failure.
-func (t *Transport) refusal(req *Request, sent *http.Request, resp *http.Response) *failure {
-	var body []byte
-	if r, done, err := t.decoded(resp, resp.Body); err == nil {
-		body, _ = io.ReadAll(io.LimitReader(r, 64<<10)) // what can be had of it: the status alone says enough
-		done()
+// refusalBody returns what can be had of the body of a refusal: its status alone says enough.
+func (t *Transport) refusalBody(resp *http.Response) []byte {
+	r, done, err := t.decoded(resp, resp.Body)
+	if err != nil {
+		return nil
 	}
-	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusRequestTimeout {
+	defer done()
+	body, _ := io.ReadAll(io.LimitReader(r, 64<<10))
+	return body
+}
+
+// newRefusal turns an answer that says no into a failure. status is what it means, which for some APIs is not its own.
+func newRefusal(req *Request, sent *http.Request, resp *http.Response, status int, body []byte) *failure {
+	if status >= 500 || status == http.StatusRequestTimeout {
 		req.lost()
 	}
 	f := &failure{
-		err:   newStatusError(req, sent, resp, body),
-		again: isTransient(resp.StatusCode),
-		busy:  resp.StatusCode == http.StatusTooManyRequests,
+		err:   newStatusError(req, sent, resp, status, body),
+		again: isTransient(status),
+		busy:  status == http.StatusTooManyRequests,
 	}
 	switch {
 	case f.again:
 		f.wait = retryAfter(resp.Header, time.Now())
-	case resp.StatusCode == http.StatusUnauthorized:
+	case status == http.StatusUnauthorized:
 		f.unauthorised = sent
 	}
 	return f

@@ -8,20 +8,48 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// budget paces the calls of one API, of all goroutines together.
+// Rate is how often the vendor lets an API be called. APIs of one class share one budget, which the first call of the class sets; the
+// zero Rate is an API by itself, without a limit of its own. http.requests_per_second holds in any case.
+type Rate struct {
+	Class     string
+	PerMinute int // never more in any 60 seconds; 0 is no limit
+}
+
+// budget paces the calls of one API, or of one class, of all goroutines together.
 type budget struct {
-	limiter *rate.Limiter
+	perSecond *rate.Limiter
+	perMinute *rate.Limiter
 
 	mu     sync.Mutex
 	resume time.Time // no attempt starts before
 }
 
-func newBudget(perSecond float64) *budget {
+func newBudget(perSecond float64, perMinute int) *budget {
 	limit := rate.Inf
 	if perSecond > 0 {
 		limit = rate.Limit(perSecond)
 	}
-	return &budget{limiter: rate.NewLimiter(limit, 1)}
+	return &budget{perSecond: rate.NewLimiter(limit, 1), perMinute: minuteLimiter(perMinute)}
+}
+
+// Limits from here on stand for some per second, and are counted so: their calls are spaced evenly.
+const evenlyFrom = 120
+
+// minuteLimiter keeps calls to n in any 60 seconds. Small budgets have a burst, so that short work is done at once; its calls are
+// taken off what may follow within the minute.
+func minuteLimiter(n int) *rate.Limiter {
+	switch {
+	case n <= 0:
+		return rate.NewLimiter(rate.Inf, 1)
+	case n >= evenlyFrom:
+		// A tenth wider than need be: on the way to the vendor calls catch up with those before them.
+		return rate.NewLimiter(rate.Every(time.Minute/time.Duration(n)*11/10), 1)
+	}
+	burst := max(n/6, 1)
+	if burst == n {
+		return rate.NewLimiter(rate.Every(time.Minute), 1)
+	}
+	return rate.NewLimiter(rate.Limit(float64(n-burst)/60), burst)
 }
 
 // wait blocks until the next attempt may start.
@@ -30,7 +58,10 @@ func (b *budget) wait(ctx context.Context) error {
 		if err := sleep(ctx, b.paused()); err != nil {
 			return err
 		}
-		if err := b.limiter.Wait(ctx); err != nil {
+		if err := b.perMinute.Wait(ctx); err != nil {
+			return err
+		}
+		if err := b.perSecond.Wait(ctx); err != nil {
 			return err
 		}
 		// While this call queued, another may have been told to wait.
@@ -40,7 +71,7 @@ func (b *budget) wait(ctx context.Context) error {
 	}
 }
 
-// pause keeps every call of the API waiting for d.
+// pause keeps every call of the budget waiting for d.
 func (b *budget) pause(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -21,7 +21,8 @@ type StatusError struct {
 	API       string // the request's
 	Method    string
 	Path      string // the request's, without ids
-	Status    int
+	Status    int    // what the answer means
+	SentAs    int    // the status that it came with; another than Status for a BodyStatus
 	Code      string // error_code of the vendor's body, "" if it has none
 	Message   string // error_msg, or else the first 200 bytes of the body
 	RequestID string // the vendor's own name for the call, for its support
@@ -32,7 +33,10 @@ type StatusError struct {
 // Error returns `POST query-jobs/…/sdr: status 503 APIG.0308 "…"`.
 func (e *StatusError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: status %d", e.Method, e.Path, e.Status)
+	fmt.Fprintf(&b, "%s %s: status %d", e.Method, e.Path, e.SentAs)
+	if e.SentAs != e.Status {
+		fmt.Fprintf(&b, " that means %d:", e.Status)
+	}
 	if e.Code != "" && e.Code != strconv.Itoa(e.Status) { // IAM repeats the status as its code
 		b.WriteString(" " + e.Code)
 	}
@@ -79,8 +83,10 @@ func (e *bodyTooLarge) Error() string {
 func (*bodyTooLarge) Unwrap() []error { return []error{ErrBodyTooLarge, pipeline.ErrRefused} }
 
 // newStatusError reads what the vendor's body says of the refusal.
-func newStatusError(req *Request, sent *http.Request, resp *http.Response, body []byte) *StatusError {
-	e := &StatusError{API: req.API, Method: req.Method, Path: req.Path, Status: resp.StatusCode, kind: kindOf(req, resp.StatusCode)}
+func newStatusError(req *Request, sent *http.Request, resp *http.Response, status int, body []byte) *StatusError {
+	e := &StatusError{
+		API: req.API, Method: req.Method, Path: req.Path, Status: status, SentAs: resp.StatusCode, kind: kindOf(req, status),
+	}
 	var ok bool
 	if e.Code, e.Message, e.RequestID, ok = vendorError(body); !ok {
 		e.Message = string(bytes.TrimSpace(body))
@@ -118,7 +124,7 @@ func isTransient(status int) bool {
 }
 
 // vendorError reads the forms of error bodies: error_code and error_msg (ESM API Reference 3.3), with request_id from the gateway;
-// code and message; and Keystone's error object. ok is false if body has none of them.
+// code and message, or msg; and Keystone's error object. ok is false if body has none of them.
 func vendorError(body []byte) (code, message, requestID string, ok bool) {
 	type form struct {
 		ErrorCode any `json:"error_code"`
@@ -126,6 +132,7 @@ func vendorError(body []byte) (code, message, requestID string, ok bool) {
 		RequestID any `json:"request_id"`
 		Code      any `json:"code"`
 		Message   any `json:"message"`
+		Msg       any `json:"msg"`
 	}
 	var outer struct {
 		form
@@ -139,7 +146,7 @@ func vendorError(body []byte) (code, message, requestID string, ok bool) {
 		_ = json.Unmarshal(outer.Error, &inner) // {"error": "text"} has no form: the body is quoted
 	}
 	code = first(outer.ErrorCode, outer.Code, inner.ErrorCode, inner.Code)
-	message = first(outer.ErrorMsg, outer.Message, inner.ErrorMsg, inner.Message)
+	message = first(outer.ErrorMsg, outer.Message, outer.Msg, inner.ErrorMsg, inner.Message)
 	return code, message, first(outer.RequestID), code != "" || message != ""
 }
 
@@ -161,7 +168,7 @@ func first(values ...any) string {
 // Headers whose values say nothing about who asks.
 func isPublicHeader(name string) bool {
 	switch name {
-	case "Accept", "Accept-Encoding", "Content-Type", "User-Agent":
+	case "Accept", "Accept-Encoding", "Content-Type", "User-Agent", "X-Language":
 		return true
 	}
 	return false

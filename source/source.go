@@ -4,6 +4,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 // Request is one call of a vendor API. It is sent again, signed anew each time, while that may help.
 type Request struct {
 	API    string      // names the call for its budget and the log: "read query job"
+	Rate   Rate        // how often the vendor lets it be called
 	Method string      // GET, POST, ...
 	URL    string      // absolute; built from an endpoint of ParseEndpoint
 	Path   string      // the path as errors show it, without ids: "query-jobs/…/sdr"
@@ -24,7 +26,8 @@ type Request struct {
 
 	// JSON says that an answer is JSON. One that isn't, an empty one included, counts as lost on the way. A leading byte order mark is cut.
 	JSON bool
-	// Check, where set, looks at an answer's body. Its error means an improper answer, which is asked for again.
+	// Check, where set, looks at an answer's body. Its error means an improper answer, which is asked for again; but a BodyStatus means
+	// what an answer of that status would.
 	Check func(body []byte) error
 	// NotFound is what errors.Is finds in the error of a 404, instead of pipeline.ErrRefused.
 	NotFound error
@@ -40,7 +43,17 @@ type Auth struct {
 	Sign func(*http.Request) error
 	// Renew is told of a request that was answered 401. The call is then signed and sent once more. Without it a 401 is final.
 	Renew func(refused *http.Request)
+	// Settled is told how each attempt that was signed ended: nil for an answer, *StatusError for a refusal, anything else if no
+	// proper answer came.
+	Settled func(signed *http.Request, end error)
 }
+
+// BodyStatus is returned by Request.Check for a refusal that came with the status of an answer: the body stands for this status. BSS
+// reports errors so (Querying Customer's Yearly/Monthly Resources, Status Code).
+type BodyStatus int
+
+// Error returns "the answer stands for status 403".
+func (s BodyStatus) Error() string { return fmt.Sprintf("the answer stands for status %d", int(s)) }
 
 // TokenSource hands out tokens of the identity service.
 type TokenSource interface {

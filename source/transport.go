@@ -22,6 +22,7 @@ type Transport struct {
 	buffers sync.Pool // of *[]byte, for bodies
 	inflate sync.Pool // of *gzip.Reader
 	reached sync.Map  // hosts that have answered
+	clocks  sync.Map  // of *hostClock, by host
 
 	mu      sync.Mutex
 	http    *http.Transport
@@ -79,13 +80,17 @@ func (t *Transport) connections() *http.Transport {
 	return t.http
 }
 
-func (t *Transport) budget(api string) *budget {
+func (t *Transport) budget(req *Request) *budget {
+	name := "API " + req.API
+	if req.Rate.Class != "" {
+		name = "class " + req.Rate.Class
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := t.budgets[api]
+	b := t.budgets[name]
 	if b == nil {
-		b = newBudget(t.config.RequestsPerSecond)
-		t.budgets[api] = b
+		b = newBudget(t.config.RequestsPerSecond, req.Rate.PerMinute)
+		t.budgets[name] = b
 	}
 	return b
 }
@@ -93,9 +98,10 @@ func (t *Transport) budget(api string) *budget {
 // Do sends req and returns its answer, trying again by class of failure:
 //
 //   - 429, 408, 5xx, network errors, and answers that are cut, not JSON or fail Check: again, with growing waits, or the one that
-//     the vendor asks for, until RetryFor is over; then *GaveUpError around the last failure. A 429 makes every call of the API wait.
+//     the vendor asks for, until RetryFor is over; then *GaveUpError around the last failure. A 429 makes every call of the API, or of
+//     its class, wait.
 //   - 401: once more after Auth.Renew, if there is one; then *StatusError (pipeline.ErrCredentials).
-//   - any other status: *StatusError at once. An answer over MaxBody: ErrBodyTooLarge at once. A certificate that is not trusted: at once.
+//   - any other status, one that Check reads in the body included: *StatusError at once. An answer over MaxBody: ErrBodyTooLarge at once. A certificate that is not trusted: at once.
 //   - ctx ends: its cause at once.
 //
 // Waiting for the API's budget before the first attempt is not counted against RetryFor.
@@ -104,7 +110,7 @@ func (t *Transport) Do(ctx context.Context, req Request) (Response, error) {
 	if err != nil || target.Host == "" || target.User != nil || !isSafe(target) {
 		return Response{}, req.wrap(errors.New("not an address of an endpoint"))
 	}
-	budget := t.budget(req.API)
+	budget := t.budget(&req)
 	if err := budget.wait(ctx); err != nil {
 		return Response{}, req.wrap(cause(ctx, err))
 	}
@@ -204,3 +210,6 @@ func cause(ctx context.Context, err error) error {
 	}
 	return err
 }
+
+// Log returns the logger that the Transport was given, for what clients over it have to tell.
+func (t *Transport) Log() *zap.Logger { return t.config.Log }

@@ -26,9 +26,6 @@ import (
 	"github.com/sdr-sync/sdr-sync/sink/parquet"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
-	"github.com/sdr-sync/sdr-sync/source"
-	"github.com/sdr-sync/sdr-sync/source/esm"
-	"github.com/sdr-sync/sdr-sync/source/iam"
 )
 
 // app is one command line under way: its streams, global flags and what they lead to.
@@ -50,9 +47,6 @@ type app struct {
 	deaf atomic.Bool    // signals are a child's, not ours
 	now  pipeline.Clock // the clock of the command under way; nil is the wall clock
 }
-
-// streamSDR is the one stream so far.
-const streamSDR = "sdr"
 
 func (a *app) commands() *cobra.Command {
 	root := &cobra.Command{
@@ -87,7 +81,7 @@ Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration)
 	root.AddCommand(
 		a.initCommand(), a.doctorCommand(), a.migrateCommand(), a.backfillCommand(), a.nightlyCommand(), a.statusCommand(), a.verifyCommand(),
 		a.exportCommand(), a.replayCommand(), a.quarantineCommand(), a.psqlCommand(), a.leaseCommand(), a.sandboxCommand(), a.demoCommand(),
-		a.versionCommand(),
+		a.streamsCommand(), a.dictionaryCommand(), a.bmsCommand(), a.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	usageErrors(root)
@@ -292,13 +286,13 @@ func (a *app) openDatabase(ctx context.Context, url pipeline.Secret) (*postgres.
 	return postgres.Open(ctx, postgres.Config{URL: url, Lease: a.cfg.Sync.Lease, Parallel: a.cfg.Sync.Parallel, SourceZone: a.cfg.Sync.SourceTimezone, Unit: a.cfg.Parquet.Partition, Log: a.log, Now: a.now})
 }
 
-// openLake opens the lake; rezone takes over one of another source time zone.
-func (a *app) openLake(rezone bool) (*parquet.Lake, error) {
+// openLake opens the lake for one stream; rezone takes over one of another source time zone.
+func (a *app) openLake(stream *schemas.Stream, rezone bool) (*parquet.Lake, error) {
 	if err := os.MkdirAll(filepath.Dir(a.cfg.Parquet.Dir), 0o750); err != nil {
 		return nil, withCode(exitUsage, fmt.Errorf("parquet.dir: %w", err))
 	}
 	return parquet.Open(parquet.Config{
-		Dir: a.cfg.Parquet.Dir, Stream: schemas.SDR(), Unit: a.cfg.Parquet.Partition, DomainID: a.cfg.ESM.DomainID,
+		Dir: a.cfg.Parquet.Dir, Stream: stream, Unit: a.cfg.Parquet.Partition, DomainID: a.cfg.ESM.DomainID,
 		SourceZone: a.cfg.Sync.SourceTimezone.String(), Rezone: rezone, Log: a.log, LockWait: 10 * time.Minute,
 	})
 }
@@ -307,29 +301,34 @@ func (a *app) openLanding() (*landing.Dir, error) {
 	return landing.Open(a.cfg.Landing.Dir, a.cfg.Landing.Keep)
 }
 
-// openVendor returns the client of the ESM API. It asks for nothing yet.
-func (a *app) openVendor() (*esm.Client, *iam.Client, error) {
-	transport, err := source.New(source.Config{
-		CAFile: a.cfg.HTTP.CAFile, RequestsPerSecond: a.cfg.HTTP.RequestsPerSecond, MaxBody: int64(a.cfg.HTTP.MaxBody),
-		Timeout: a.cfg.HTTP.Timeout, RetryFor: a.cfg.HTTP.RetryFor, Log: a.log,
-	})
-	if err != nil {
-		return nil, nil, withCode(exitUsage, err)
+// checkLakes makes sure, before anything is published, that an export would not be refused.
+func (a *app) checkLakes(ctx context.Context, db *postgres.DB, parts []part, rezone bool) error {
+	for _, one := range parts {
+		lake, err := a.openLake(one.stream, rezone)
+		if err == nil {
+			err = lake.Belongs(ctx, db.Store(one.stream.Name))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	tokens, err := iam.New(transport, iam.Config{
-		Endpoint: a.cfg.IAM.Endpoint, User: a.cfg.IAM.User, Domain: a.cfg.IAM.Domain, Project: a.cfg.IAM.Project, Password: a.cfg.IAM.Password,
-	})
-	if err != nil {
-		return nil, nil, withCode(exitUsage, err)
+	return nil
+}
+
+// hasDatabase tells whether there is a database to look at, without making a private one.
+func (a *app) hasDatabase() bool {
+	if a.cfg.Postgres.URL != "" {
+		return true
 	}
-	client, err := esm.New(transport, tokens, esm.Config{
-		Endpoint: a.cfg.ESM.Endpoint, DomainID: a.cfg.ESM.DomainID, APIGAppcode: a.cfg.ESM.APIGAppcode, HCSOAppcode: a.cfg.ESM.HCSOAppcode,
-		HCSODomainID: a.cfg.ESM.HCSODomainID,
-	})
-	if err != nil {
-		return nil, nil, withCode(exitUsage, err)
+	dir := a.cfg.Postgres.DataDir
+	if dir == "" {
+		var err error
+		if dir, err = private.DefaultDataDir(); err != nil {
+			return false
+		}
 	}
-	return client, tokens, nil
+	_, err := os.Stat(dir)
+	return err == nil
 }
 
 // version is the program's version: the module's, else the commit it was built from, else "dev". The linker may set it.

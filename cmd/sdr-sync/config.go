@@ -58,6 +58,7 @@ type ESMConfig struct {
 	APIGAppcode  pipeline.Secret
 	HCSOAppcode  pipeline.Secret
 	HCSODomainID string
+	ShareIDs     []string
 }
 
 // BSSConfig says which order API is asked. API is "v1" or "v2".

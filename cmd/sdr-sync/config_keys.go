@@ -114,6 +114,11 @@ func configKeys() []configKey {
 			func(c *Config) any { return &c.ESM.HCSODomainID },
 			"Sent as x-hcso-domainid, which HCS Online demands.",
 		},
+		{
+			"esm.share_ids", "", 0, "", nil,
+			func(c *Config) any { return &c.ESM.ShareIDs },
+			"Shared screens that the stream service_health asks for.",
+		},
 
 		{
 			"bss.endpoint", "", NeedBSS, url,

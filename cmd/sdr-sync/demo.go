@@ -27,7 +27,7 @@ func (a *app) demoCommand() *cobra.Command {
 	c := sandbox.DefaultConfig()
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Watch it work: stand-in vendor, three months, a night with late and corrected records, and the proof",
+		Short: "Watch it work: stand-in vendor, three months and the subscriptions, a night that changes both, and the proof",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), dir, c) },
 	}
@@ -83,7 +83,7 @@ func (a *app) demo(ctx context.Context, dir string, c sandbox.Config) error {
 		if err := a.pull(ctx, pull{command: "backfill", ask: pipeline.Ask{From: demoFrom, To: demoBackfill}}); err != nil {
 			return err
 		}
-		step("a night passes: late and corrected records join files of the last days; sdr-sync nightly")
+		step("a night passes: late and corrected records join files of the last days, subscriptions change; sdr-sync nightly")
 		vendor.AdvanceNight()
 		today, a.today = demoNight, demoNight.String()
 		if err := a.pull(ctx, pull{command: "nightly", ask: pipeline.Ask{Whole: true}}); err != nil {
@@ -107,7 +107,15 @@ func (a *app) demo(ctx context.Context, dir string, c sandbox.Config) error {
 				return err
 			}
 			step("SQL: the largest services of March, from billing.usage_daily")
-			if err := a.demoQuery(ctx, db); err != nil {
+			if err := a.demoQuery(ctx, db, demoServices); err != nil {
+				return err
+			}
+			step("SQL: what the night did to the subscriptions, from their history billing.subscription")
+			if err := a.demoQuery(ctx, db, demoHistory); err != nil {
+				return err
+			}
+			step("SQL: alarms of the site, from the list that the configuration adds (streams: cloud_service_alarms)")
+			if err := a.demoQuery(ctx, db, demoAlarms); err != nil {
 				return err
 			}
 			step("the Parquet files")
@@ -161,11 +169,13 @@ func (a *app) demoConfig(ctx context.Context, dir, url string, c sandbox.Config)
 	text := fmt.Sprintf(`# Written by sdr-sync demo. The stand-in vendor is gone when the demo ends; tables and files stay.
 iam: {endpoint: %q, user: %q, password: %q, domain: %q, project: %q}
 esm: {endpoint: %q, domain_id: %q, scopes: [%s]}
+bss: {endpoint: %q, domain_id: %q}
+streams: {cloud_service_alarms: {every: 24h}}
 postgres: {data_dir: %q}
 parquet: {dir: %q}
 landing: {dir: %q}
 sync: {poll_initial: 100ms}
-`, url, c.User, c.Password, c.Domain, c.Project, url, c.DomainID, strings.Join(scopes, ", "), dataDir, filepath.Join(dir, "lake"), filepath.Join(dir, "landing"))
+`, url, c.User, c.Password, c.Domain, c.Project, url, c.DomainID, strings.Join(scopes, ", "), url, c.DomainID, dataDir, filepath.Join(dir, "lake"), filepath.Join(dir, "landing"))
 	if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
 		return err
 	}
@@ -230,11 +240,24 @@ func (a *app) migrateURL(ctx context.Context, url pipeline.Secret) error {
 	return err
 }
 
-func (a *app) demoQuery(ctx context.Context, db *postgres.DB) error {
-	const query = `
-select cloud_service_type_code, accumulate_factor_name, sum(records) as records, trim_scale(sum(accumulate_factor_value)) as amount
-from billing.usage_daily where usage_date >= '2024-03-01' and usage_date < '2024-04-01'
+// The queries of the demo.
+const (
+	demoServices = `
+select coalesce(n.name_en, u.cloud_service_type_code) as service, u.accumulate_factor_name, sum(u.records) as records, trim_scale(sum(u.accumulate_factor_value)) as amount
+from billing.usage_daily u left join billing.service_type n on n.service_type_code = u.cloud_service_type_code
+where u.usage_date >= '2024-03-01' and u.usage_date < '2024-04-01'
 group by 1, 2 order by records desc, 1, 2 limit 5`
+	demoHistory = `
+select resource_name, status, expire_time::date as expires, valid_from::date as since, valid_to::date as until, opened_reason, closed_reason, absent_since::date as absent_since
+from billing.subscription
+where id in (select id from billing.subscription where opened_reason <> 'appeared' or absent_since is not null or valid_from > '2024-04-02')
+order by id, valid_from limit 10`
+	demoAlarms = `
+select severity, cleared, count(*) as alarms, min(event_date) as first, max(event_date) as last
+from billing.cloud_service_alarm group by 1, 2 order by 1, 2`
+)
+
+func (a *app) demoQuery(ctx context.Context, db *postgres.DB, query string) error {
 	fmt.Fprintln(a.stdout, strings.TrimSpace(query))
 	columns, rows, err := db.Query(ctx, query)
 	if err != nil {

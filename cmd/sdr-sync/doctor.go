@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
 )
 
@@ -26,8 +26,9 @@ func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Check every dependency and say what to do",
-		Long: `Check the configuration, the folders, the database and its schema, IAM and ESM. Nothing is created: ESM is asked for a job that
-does not exist, and its 404 shows that it can be reached and that the token is good.`,
+		Long: `Check the configuration, the folders, the database and its schema, and each of the vendor's systems that is configured: IAM, ESM, BSS,
+BMS. Nothing is created: ESM is asked for a job that does not exist, whose 404 shows that it can be reached and that the token is good; of lists
+one page is read.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
 	}
@@ -52,7 +53,7 @@ func (a *app) doctor(ctx context.Context) error {
 				if !f.OK {
 					mark = "FAIL"
 				}
-				fmt.Fprintf(a.stdout, "%s  %-14s %s\n", mark, f.Check, f.Detail)
+				fmt.Fprintf(a.stdout, "%s  %-16s %s\n", mark, f.Check, f.Detail)
 			}
 		}()
 	}
@@ -95,15 +96,8 @@ func (a *app) checkDatabase(ctx context.Context, check func(string, string, erro
 		if !check(where, fmt.Sprintf("server %d in %s", version, dir), err) {
 			return
 		}
-		dataDir := a.cfg.Postgres.DataDir
-		if dataDir == "" {
-			if dataDir, err = private.DefaultDataDir(); err != nil {
-				check(where, "", err)
-				return
-			}
-		}
-		if _, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
-			check(where, "the first run will make it in "+dataDir, nil)
+		if !a.hasDatabase() {
+			check(where, "the first run will make it", nil)
 			return
 		}
 	}
@@ -126,20 +120,72 @@ func (a *app) checkDatabase(ctx context.Context, check func(string, string, erro
 }
 
 func (a *app) checkVendor(ctx context.Context, check func(string, string, error) bool) {
-	vendor, tokens, err := a.openVendor()
+	v, err := a.openVendor()
 	if err != nil {
 		check("vendor", "", err)
 		return
 	}
-	_, err = tokens.Token(ctx)
-	if !check("IAM", fmt.Sprintf("a token for %s in project %s", a.cfg.IAM.User, a.cfg.IAM.Project), err) {
+	_, err = v.tokens.Token(ctx)
+	if check("IAM", fmt.Sprintf("a token for %s in project %s", a.cfg.IAM.User, a.cfg.IAM.Project), err) {
+		_, err = v.esm.Job(ctx, "sdr-sync-doctor")
+		if errors.Is(err, pipeline.ErrJobForgotten) || errors.Is(err, pipeline.ErrRefused) && !errors.Is(err, pipeline.ErrCredentials) {
+			err = nil // a job that never was: the answer we hoped for
+		}
+		check("ESM jobs", "can be reached, and takes the token", err)
+		if a.usesESMLists() {
+			a.checkList(ctx, v, check, "ESM lists", "physical_devices")
+		}
+		if a.cfg.Validate(NeedBMS) == nil {
+			a.checkBMS(ctx, v, check)
+		} else {
+			check("BMS", "not configured (bms.endpoint, bms.project_id): bms_servers can't be pulled", nil)
+		}
+	}
+	if a.cfg.BSS.Endpoint == "" {
+		check("BSS", "not configured (bss.endpoint): neither subscriptions nor dictionaries are pulled", nil)
 		return
 	}
-	_, err = vendor.Job(ctx, "sdr-sync-doctor")
-	if errors.Is(err, pipeline.ErrJobForgotten) || errors.Is(err, pipeline.ErrRefused) && !errors.Is(err, pipeline.ErrCredentials) {
-		err = nil // a job that never was: the answer we hoped for
+	if err := a.cfg.Validate(NeedBSS); err != nil {
+		check("BSS", "", err)
+		return
 	}
-	check("ESM", "can be reached, and takes the token", err)
+	if a.checkList(ctx, v, check, "BSS", "subscriptions") {
+		a.checkList(ctx, v, check, "BSS dictionaries", "service_types")
+	}
+}
+
+// usesESMLists tells whether the configuration has lists of ESM pulled.
+func (a *app) usesESMLists() bool {
+	for name := range a.cfg.Streams {
+		if s := schemas.ByName(name); s != nil && s.List != nil && s.List.System == "esm" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkList reads the first page of a stream.
+func (a *app) checkList(ctx context.Context, v *vendor, check func(string, string, error) bool, system, stream string) bool {
+	s := schemas.ByName(stream)
+	err := v.probe(ctx, s)
+	switch {
+	case errors.Is(err, pipeline.ErrNotOffered):
+		return check(system, "can be reached; "+stream+" is not offered by this site (404)", nil)
+	case isDenied(err) && s.List.Denied == "note":
+		return check(system, stream+" is denied to this account (403): codes stay without names, but for those of `sdr-sync dictionary load`", nil)
+	}
+	return check(system, "can be reached and read ("+stream+")", err)
+}
+
+func (a *app) checkBMS(ctx context.Context, v *vendor, check func(string, string, error) bool) {
+	client, err := v.bms()
+	if err == nil {
+		_, err = client.Job(ctx, "sdr-sync-doctor")
+	}
+	if errors.Is(err, pipeline.ErrRefused) && !errors.Is(err, pipeline.ErrCredentials) || errors.Is(err, pipeline.ErrNotOffered) {
+		err = nil // a task that never was
+	}
+	check("BMS", "can be reached, and takes the token", err)
 }
 
 // writable tells whether dir, or the nearest parent that exists, can be written to.

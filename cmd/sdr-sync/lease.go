@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 )
 
@@ -30,32 +31,43 @@ func (a *app) leaseCommand() *cobra.Command {
 				if a.output == "json" {
 					return a.printJSON(leases)
 				}
-				t := a.table("SCOPE", "TOKEN", "HOLDER", "SINCE", "EXPIRES", "LIVE")
+				t := a.table("STREAM", "SCOPE", "TOKEN", "HOLDER", "SINCE", "EXPIRES", "LIVE")
 				for _, l := range leases {
-					t.row(l.Scope, l.Token, l.Holder, l.Acquired.UTC().Format(time.DateTime), l.Expires.UTC().Format(time.DateTime), l.Live)
+					t.row(l.Stream, l.Scope, l.Token, l.Holder, l.Acquired.UTC().Format(time.DateTime), l.Expires.UTC().Format(time.DateTime), l.Live)
 				}
 				return t.flush()
 			})
 		},
 	}
+	var streams []string
 	release := &cobra.Command{
-		Use:   "release --scope SITE/REGION",
+		Use:   "release --scope SITE/REGION | --stream NAME",
 		Short: "Take a lease away from a run that is surely dead; if it lives after all, it can no longer publish",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(a.scopeTexts) == 0 {
-				return withCode(exitUsage, errors.New("say whose lease: --scope SITE/REGION"))
+			var wanted []pipeline.StreamScope
+			for _, text := range a.scopeTexts {
+				scope, err := pipeline.ParseScope(text)
+				if err != nil {
+					return withCode(exitUsage, err)
+				}
+				wanted = append(wanted, pipeline.StreamScope{Stream: streamSDR, Scope: scope})
+			}
+			for _, name := range streams {
+				if schemas.ByName(name) == nil {
+					return unknownStream("--stream", name)
+				}
+				wanted = append(wanted, pipeline.StreamScope{Stream: name, Scope: pipeline.Tenant})
+			}
+			if len(wanted) == 0 {
+				return withCode(exitUsage, errors.New("say whose lease: --scope SITE/REGION of the metering records, or --stream NAME of a list"))
 			}
 			if err := a.loadConfig(NeedDatabase); err != nil {
 				return err
 			}
 			return a.withDatabase(cmd.Context(), func(ctx context.Context, db *postgres.DB) error {
-				for _, text := range a.scopeTexts {
-					scope, err := pipeline.ParseScope(text)
-					if err != nil {
-						return withCode(exitUsage, err)
-					}
-					released, err := db.ReleaseLease(ctx, streamSDR, scope)
+				for _, s := range wanted {
+					released, err := db.ReleaseLease(ctx, s.Stream, s.Scope)
 					if err != nil {
 						return err
 					}
@@ -63,12 +75,13 @@ func (a *app) leaseCommand() *cobra.Command {
 					if released {
 						word = "is released"
 					}
-					fmt.Fprintf(a.stdout, "%s %s\n", scope, word)
+					fmt.Fprintf(a.stdout, "%s %s\n", scopeLabel(schemas.ByName(s.Stream), s.Scope), word)
 				}
 				return nil
 			})
 		},
 	}
+	release.Flags().StringSliceVar(&streams, "stream", nil, "the lease of this list (may be repeated)")
 	cmd.AddCommand(list, release)
 	return cmd
 }

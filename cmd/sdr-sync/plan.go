@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 )
 
@@ -44,7 +45,7 @@ func (a *app) printPlan(ctx context.Context, p pull) error {
 		r := planReport{Windows: []plannedWindow{}}
 		var work float64
 		for _, s := range scopes {
-			plan, groups, err := planWindows(ctx, db, []pipeline.Scope{s}, p)
+			plan, groups, err := planWindows(ctx, db, part{stream: schemas.SDR(), scopes: []pipeline.Scope{s}}, p)
 			if err != nil {
 				return err
 			}

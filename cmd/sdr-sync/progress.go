@@ -19,23 +19,23 @@ type progress struct {
 	close   func()
 }
 
-// newProgress takes how many records each window may bring, 0 for unknown.
-func (a *app) newProgress(expected map[pipeline.Window]int64) progress {
+// newProgress shows the windows of one stream. It takes how many records each may bring, 0 for unknown.
+func (a *app) newProgress(stream string, expected map[pipeline.Window]int64) progress {
 	if a.onTerminal() {
-		return newBars(a, expected)
+		return newBars(a, stream, expected)
 	}
-	return a.newProgressLog()
+	return a.newProgressLog(stream)
 }
 
 // newProgressLog logs each phase once, and a long drain about every ten seconds.
-func (a *app) newProgressLog() progress {
+func (a *app) newProgressLog(stream string) progress {
 	var mu sync.Mutex
 	phases := map[pipeline.Window]pipeline.Phase{}
 	said := map[pipeline.Window]time.Time{}
 	return progress{close: func() {}, observe: func(e pipeline.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		window := zap.Stringer("window", e.Window)
+		window := zap.String("window", windowLabel(stream, e.Window))
 		if e.Phase == pipeline.PhaseDone {
 			delete(phases, e.Window)
 			r := e.Result
@@ -57,7 +57,7 @@ func (a *app) newProgressLog() progress {
 }
 
 // newBars draws one bar per window: the job's progress first, then records, their rate and the time left, and the phase.
-func newBars(a *app, expected map[pipeline.Window]int64) progress {
+func newBars(a *app, stream string, expected map[pipeline.Window]int64) progress {
 	container := mpb.New(mpb.WithOutput(a.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond), mpb.WithAutoRefresh())
 	var mu sync.Mutex // guards bars alone: drawing a bar must never wait for it
 	bars := map[pipeline.Window]*windowBar{}
@@ -69,7 +69,7 @@ func newBars(a *app, expected map[pipeline.Window]int64) progress {
 			if e.Phase == pipeline.PhaseDone {
 				return // skipped: no bar for nothing
 			}
-			b = newWindowBar(container, e.Window, expected[e.Window])
+			b = newWindowBar(container, windowLabel(stream, e.Window), expected[e.Window])
 			bars[e.Window] = b
 		}
 		b.show(e)
@@ -92,10 +92,10 @@ type windowBar struct {
 	started  time.Time    // of the drain
 }
 
-func newWindowBar(container *mpb.Progress, w pipeline.Window, expected int64) *windowBar {
+func newWindowBar(container *mpb.Progress, label string, expected int64) *windowBar {
 	b := &windowBar{expected: expected}
 	b.text.Store("")
-	b.bar = container.AddBar(100, mpb.PrependDecorators(decor.Name(w.String(), decor.WC{C: decor.DSyncWidthR})),
+	b.bar = container.AddBar(100, mpb.PrependDecorators(decor.Name(label, decor.WC{C: decor.DSyncWidthR})),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.text.Load().(string) })))
 	return b
 }

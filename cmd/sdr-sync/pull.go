@@ -17,7 +17,6 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
-	"github.com/sdr-sync/sdr-sync/sink/parquet"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/source/esm"
 )
@@ -25,10 +24,12 @@ import (
 // pull is what backfill and nightly have in common: they ask the vendor for windows, publish, export and verify.
 type pull struct {
 	command      string
+	streams      []string     // --stream; none: what runs by default
 	ask          pipeline.Ask // Today is filled in when the run starts
 	reslice      pipeline.Unit
 	acceptShrink bool
 	noVerify     bool
+	rezone       bool // everything is published anew under other time zones: the lake may take them over
 }
 
 func (a *app) backfillCommand() *cobra.Command {
@@ -67,6 +68,7 @@ Windows that are published and settled are skipped unless --refresh asks the ven
 	cmd.Flags().BoolVar(&p.ask.Refresh, "refresh", false, "ask the vendor again for published windows too")
 	cmd.Flags().StringVar(&reslice, "reslice", "", "cut what is published in the span into windows of a month or a day anew")
 	a.pullFlags(cmd, &p)
+	streamFlag(cmd, &p)
 	return cmd
 }
 
@@ -82,11 +84,16 @@ func (a *app) nightlyCommand() *cobra.Command {
 		},
 	}
 	a.pullFlags(cmd, &p)
+	streamFlag(cmd, &p)
 	return cmd
 }
 
+func streamFlag(cmd *cobra.Command, p *pull) {
+	cmd.Flags().StringSliceVar(&p.streams, "stream", nil, "only these streams, separated by commas; dictionaries means all of them (sdr-sync streams lists them)")
+}
+
 func (a *app) pullFlags(cmd *cobra.Command, p *pull) {
-	cmd.Flags().BoolVar(&p.acceptShrink, "accept-shrink", false, "publish windows even if far fewer records came than are published")
+	cmd.Flags().BoolVar(&p.acceptShrink, "accept-shrink", false, "publish even if far fewer records came than are published, or many rows of a list are gone at once")
 	cmd.Flags().BoolVar(&p.noVerify, "no-verify", false, "do not verify the windows that changed at the end")
 	cmd.Flags().StringVar(&a.today, "today", "", "take this date for today: for rehearsals, or to repeat a missed night")
 }
@@ -127,12 +134,15 @@ func (a *app) prepare(p *pull) (pipeline.Clock, error) {
 	return now, nil
 }
 
-// pull runs a whole pull under the leases of its scopes, and reports.
+// pull runs a whole pull under the leases of everything it touches, and reports.
 func (a *app) pull(ctx context.Context, p pull) error {
 	if err := a.loadConfig(NeedVendor, NeedDatabase, NeedLake, NeedLanding); err != nil {
 		return err
 	}
-	scopes, err := a.scopes()
+	parts, err := a.parts(p.streams)
+	if err == nil {
+		err = errors.Join(a.cfg.Validate(needs(parts)...), a.checkSettings(parts), a.checkStreams())
+	}
 	if err != nil {
 		return err
 	}
@@ -140,17 +150,18 @@ func (a *app) pull(ctx context.Context, p pull) error {
 	if err != nil {
 		return err
 	}
-	vendor, _, err := a.openVendor()
-	if err != nil {
-		return err
-	}
-	lake, err := a.openLake(false)
+	v, err := a.openVendor()
 	if err != nil {
 		return err
 	}
 	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
-		return a.asRun(ctx, db, scopes, p.command, now, func(ctx context.Context, r *runInfo) error {
-			if err := lake.Belongs(ctx, db); err != nil {
+		if p.ask.Whole && len(p.streams) == 0 && len(a.scopeTexts) == 0 {
+			if parts, err = a.dueParts(ctx, db, parts, now()); err != nil {
+				return err
+			}
+		}
+		return a.asRun(ctx, db, parts, p.command, now, func(ctx context.Context, r *runInfo) error {
+			if err := a.checkLakes(ctx, db, parts, false); err != nil {
 				return err
 			}
 			land, err := a.openLanding()
@@ -158,72 +169,141 @@ func (a *app) pull(ctx context.Context, p pull) error {
 				return err
 			}
 			defer land.Close()
-			if err := a.tidyLanding(ctx, db, land, scopes); err != nil {
+			if err := a.tidyLanding(ctx, db, land, parts); err != nil {
 				return err
 			}
-			plan, groups, err := planWindows(ctx, db, scopes, p)
-			if err != nil {
-				return err
+			pulling := puller{app: a, db: db, vendor: v, landing: land, run: r, pull: p, now: now}
+			var pulled []pulledPart
+			var failed []error
+			for _, one := range parts {
+				if ctx.Err() != nil {
+					break
+				}
+				results, err := pulling.part(ctx, one)
+				r.report.addWindows(one.stream, results)
+				pulled = append(pulled, pulledPart{part: one, results: results})
+				if err != nil && (len(parts) == 1 || codeOf(err) == exitInternal) {
+					return err
+				}
+				failed = append(failed, err)
 			}
-			if len(plan) == 0 && len(groups) == 0 && p.reslice == "" {
-				return withCode(exitUsage, fmt.Errorf("no file date from %s to %s is over yet (today is %s); nothing was asked", p.ask.From, p.ask.To-1, p.ask.Today))
-			}
-			if p.ask.To > p.ask.Today {
-				r.report.Notes = append(r.report.Notes, fmt.Sprintf("file dates from %s on are not over yet and were left out", p.ask.Today))
-			}
-			if p.reslice != "" {
-				r.report.Notes = append(r.report.Notes, "only months with published windows are cut anew; a plain backfill publishes the others")
-			}
-			expected, err := expectations(ctx, db, append(groups, plan))
-			if err != nil {
-				return err
-			}
-			progress := a.newProgress(expected)
-			engine := pipeline.NewEngine(vendor, db, land, a.engineConfig(r, p, now, progress.observe))
-			results := append(engine.Run(ctx, plan), engine.RunGroups(ctx, groups)...)
-			progress.close()
-			r.report.addWindows(results)
-			if n := vendor.LostCreates(); n > 0 {
+			if n := v.esm.LostCreates(); n > 0 {
 				r.report.Notes = append(r.report.Notes, fmt.Sprintf("the answer to %d job creations was lost; each may have left an orphan job at the vendor, which is harmless", n))
 			}
-			return errors.Join(a.finishPull(ctx, db, lake, r, scopes, p, results), a.noteGaps(ctx, db, r.report, scopes))
+			return errors.Join(append(failed, a.finishPull(ctx, db, r, p, pulled))...)
 		})
 	})
 }
 
-// noteGaps says which file dates between published ones are missing: a nightly run heals only what its lookback meets.
-func (a *app) noteGaps(ctx context.Context, db *postgres.DB, r *report, scopes []pipeline.Scope) error {
+// puller pulls the parts of one run, one after the other.
+type puller struct {
+	*app
+	db      *postgres.DB
+	vendor  *vendor
+	landing *landing.Dir
+	run     *runInfo
+	pull    pull
+	now     pipeline.Clock
+}
+
+// pulledPart is what became of a part.
+type pulledPart struct {
+	part
+	results []pipeline.Result
+}
+
+// part pulls one part. What failed of its windows is in the results; an error is why it could not even begin.
+func (r *puller) part(ctx context.Context, one part) ([]pipeline.Result, error) {
+	if one.stream.IsList() {
+		return r.list(ctx, one)
+	}
+	plan, groups, err := planWindows(ctx, r.db, one, r.pull)
+	if err != nil {
+		return nil, err
+	}
+	p := r.pull
+	if len(plan) == 0 && len(groups) == 0 && p.reslice == "" {
+		return nil, withCode(exitUsage, fmt.Errorf("no file date from %s to %s is over yet (today is %s); nothing was asked", p.ask.From, p.ask.To-1, p.ask.Today))
+	}
+	if p.ask.To > p.ask.Today {
+		r.note("file dates from %s on are not over yet and were left out", p.ask.Today)
+	}
+	if p.reslice != "" {
+		r.note("only months with published windows are cut anew; a plain backfill publishes the others")
+	}
+	results, err := r.windows(ctx, r.vendor.esm, one, plan, groups)
+	if err != nil {
+		return nil, err
+	}
+	return results, r.noteGaps(ctx, one)
+}
+
+func (r *puller) note(format string, args ...any) {
+	r.run.report.Notes = append(r.run.report.Notes, fmt.Sprintf(format, args...))
+}
+
+// windows pulls and publishes planned windows, showing how they get on.
+func (r *puller) windows(ctx context.Context, source pipeline.Source, one part, plan []pipeline.Planned, groups [][]pipeline.Planned) ([]pipeline.Result, error) {
+	expected, err := expectations(ctx, r.db, one.stream.Name, append(groups, plan))
+	if err != nil {
+		return nil, err
+	}
+	progress := r.newProgress(one.stream.Name, expected)
+	defer progress.close()
+	engine := pipeline.NewEngine(source, r.db, r.landing, r.engineConfig(one.stream, r.run, r.pull, r.now, progress.observe))
+	return append(engine.Run(ctx, plan), engine.RunGroups(ctx, groups)...), nil
+}
+
+// noteGaps says which dates between published ones are missing: a nightly run heals only what its lookback meets.
+func (r *puller) noteGaps(ctx context.Context, one part) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	for _, s := range scopes {
-		windows, err := db.Windows(ctx, streamSDR, s)
+	for _, s := range one.scopes {
+		windows, err := r.db.Windows(ctx, one.stream.Name, s)
 		if err != nil {
 			return err
 		}
+		dates, which := "file dates", ""
+		if one.stream.IsList() {
+			dates, which = "dates", " --stream "+one.stream.Name
+		}
 		for i := 1; i < len(windows); i++ {
 			if from, to := windows[i-1].To, windows[i].From; from < to {
-				r.Notes = append(r.Notes, fmt.Sprintf("%s has nothing published for the file dates %s to %s (run sdr-sync backfill --from %s --to %s)", s, from, to-1, from, to-1))
+				r.note("%s has nothing published for the %s %s to %s (run sdr-sync backfill%s --from %s --to %s)",
+					scopeLabel(one.stream, s), dates, from, to-1, which, from, to-1)
 			}
 		}
 	}
 	return nil
 }
 
-func (a *app) engineConfig(r *runInfo, p pull, now pipeline.Clock, observe func(pipeline.Event)) pipeline.EngineConfig {
+// scopeLabel is what a part's slice is called: the scope of metering records, the name of a list.
+func scopeLabel(stream *schemas.Stream, s pipeline.Scope) string {
+	if stream.IsList() {
+		return stream.Name
+	}
+	return s.String()
+}
+
+func (a *app) engineConfig(stream *schemas.Stream, r *runInfo, p pull, now pipeline.Clock, observe func(pipeline.Event)) pipeline.EngineConfig {
 	s := a.cfg.Sync
-	return pipeline.EngineConfig{
-		Stream: schemas.SDR(), DomainID: a.cfg.ESM.DomainID, RunID: r.id, Leases: r.leases, Parallel: s.Parallel, JobDeadline: s.JobDeadline,
+	c := pipeline.EngineConfig{
+		Stream: stream, DomainID: a.cfg.ESM.DomainID, RunID: r.id, Leases: r.leases, Parallel: s.Parallel, JobDeadline: s.JobDeadline,
 		AdoptMaxAge: s.AdoptMaxAge, PollInitial: s.PollInitial, PollMax: s.PollMax, MinRatio: float64(s.MinRatio), QuarantineMax: float64(s.QuarantineMax),
 		AcceptShrink: p.acceptShrink, SourceZone: s.SourceTimezone, FileZone: s.FileTimezone, IgnoreFields: s.IgnoreFields,
 		SpillDir: a.cfg.Landing.Dir, Now: now, Log: a.log, Observe: observe,
 	}
+	if stream.IsList() { // the vendor keeps nothing that a later run could go on with, and events know no files
+		c.AdoptMaxAge, c.FileZone, c.IgnoreFields = 0, s.SourceTimezone, slices.Concat(s.IgnoreFields, stream.Ignore)
+	}
+	return c
 }
 
 // planWindows plans the windows of every scope: single ones, or with a reslice groups that are published together.
-func planWindows(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, p pull) (plan []pipeline.Planned, groups [][]pipeline.Planned, err error) {
-	for _, s := range scopes {
-		existing, err := db.Windows(ctx, streamSDR, s)
+func planWindows(ctx context.Context, db *postgres.DB, one part, p pull) (plan []pipeline.Planned, groups [][]pipeline.Planned, err error) {
+	for _, s := range one.scopes {
+		existing, err := db.Windows(ctx, one.stream.Name, s)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -237,17 +317,20 @@ func planWindows(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, 
 }
 
 // expectations says how many records each window may bring: as many as it holds now, else what the scope's history says.
-func expectations(ctx context.Context, db *postgres.DB, groups [][]pipeline.Planned) (map[pipeline.Window]int64, error) {
+func expectations(ctx context.Context, db *postgres.DB, stream string, groups [][]pipeline.Planned) (map[pipeline.Window]int64, error) {
 	expected, paces := map[pipeline.Window]int64{}, map[pipeline.Scope]postgres.Pace{}
 	for _, w := range slices.Concat(groups...) {
 		if w.Published != nil && w.Published.To == w.Window.To {
 			expected[w.Window] = w.Published.Records.Count
 			continue
 		}
+		if stream != streamSDR { // their pages differ too much to expect anything
+			continue
+		}
 		pace, known := paces[w.Window.Scope]
 		if !known {
 			var err error
-			if pace, err = db.Pace(ctx, streamSDR, w.Window.Scope); err != nil {
+			if pace, err = db.Pace(ctx, stream, w.Window.Scope); err != nil {
 				return nil, err
 			}
 			paces[w.Window.Scope] = pace
@@ -258,14 +341,13 @@ func expectations(ctx context.Context, db *postgres.DB, groups [][]pipeline.Plan
 }
 
 // finishPull exports what the windows changed, verifies it, and turns everything that went wrong into one error.
-func (a *app) finishPull(ctx context.Context, db *postgres.DB, lake *parquet.Lake, r *runInfo, scopes []pipeline.Scope, p pull, results []pipeline.Result) error {
+func (a *app) finishPull(ctx context.Context, db *postgres.DB, r *runInfo, p pull, pulled []pulledPart) error {
 	var failed []error
-	changed := []int64{}
-	for _, result := range results {
-		if result.Err != nil {
-			failed = append(failed, result.Err)
-		} else if result.Status == pipeline.Published {
-			changed = append(changed, result.Outcome.WindowID)
+	for _, one := range pulled {
+		for _, result := range one.results {
+			if result.Err != nil {
+				failed = append(failed, result.Err)
+			}
 		}
 	}
 	failed = uniqueErrors(failed) // windows of one group share theirs
@@ -274,13 +356,27 @@ func (a *app) finishPull(ctx context.Context, db *postgres.DB, lake *parquet.Lak
 		failed = slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, cause) || errors.Is(err, context.Canceled) })
 		return errors.Join(append(failed, cause)...)
 	}
-	exported, err := a.export(ctx, db, lake, scopes, false)
-	r.report.Export = &exported
-	if err != nil {
-		return errors.Join(append(failed, err)...)
+	exported := newExportReport(a.cfg.Parquet.Dir)
+	r.report.Export = exported
+	var changed []stored
+	for _, one := range pulled {
+		partitions, err := a.export(ctx, db, one.part, false, p.rezone, exported)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		windows := []int64{}
+		for _, result := range one.results {
+			if result.Status == pipeline.Published {
+				windows = append(windows, result.Outcome.WindowID)
+			}
+		}
+		if len(windows)+len(partitions) > 0 { // a killed run may have left nothing but the export to do
+			changed = append(changed, stored{stream: one.stream, windows: windows, partitions: partitions})
+		}
 	}
-	if len(changed)+len(exported.partitions) > 0 && !p.noVerify { // a killed run may have left nothing but the export to do
-		verified, err := a.verifyWindows(ctx, db, lake, changed, exported.partitions)
+	if len(changed) > 0 && !p.noVerify && ctx.Err() == nil {
+		verified, err := a.verifyStored(ctx, db, changed)
 		r.report.Verify = &verified
 		failed = append(failed, err)
 	}
@@ -306,12 +402,8 @@ type runInfo struct {
 
 // asRun takes the leases of the scopes, checks that database and configuration belong together, stores the run, and reports how do
 // went. Nothing is touched if a lease is held.
-func (a *app) asRun(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, command string, now pipeline.Clock, do func(context.Context, *runInfo) error) error {
-	var wanted []pipeline.StreamScope
-	for _, s := range scopes {
-		wanted = append(wanted, pipeline.StreamScope{Stream: streamSDR, Scope: s})
-	}
-	return db.WithLeases(ctx, wanted, func(ctx context.Context, leases map[pipeline.StreamScope]int64) error {
+func (a *app) asRun(ctx context.Context, db *postgres.DB, parts []part, command string, now pipeline.Clock, do func(context.Context, *runInfo) error) error {
+	return db.WithLeases(ctx, held(parts), func(ctx context.Context, leases map[pipeline.StreamScope]int64) error {
 		if err := a.checkPins(ctx, db, command); err != nil {
 			return err
 		}
@@ -412,10 +504,16 @@ func (a *app) checkAgreement(ctx context.Context, db *postgres.DB) error {
 }
 
 // tidyLanding settles what a killed run left: files of published jobs become evidence, files of ended jobs go.
-func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Dir, scopes []pipeline.Scope) error {
-	for _, s := range scopes {
-		if err := db.AbandonJobs(ctx, streamSDR, s, a.now().Add(-a.cfg.Sync.AdoptMaxAge)); err != nil {
-			return err
+func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Dir, parts []part) error {
+	for _, one := range parts {
+		before := a.now().Add(-a.cfg.Sync.AdoptMaxAge)
+		if one.stream.IsList() { // a list is always read from its start
+			before = a.now()
+		}
+		for _, s := range one.scopes {
+			if err := db.AbandonJobs(ctx, one.stream.Name, s, before); err != nil {
+				return err
+			}
 		}
 	}
 	var landed []pipeline.LandingKey

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 )
 
@@ -44,7 +45,14 @@ decoder, or after a change of sync.source_timezone (with --all).`,
 				}
 				return w.From < end && first < w.To
 			}
-			return a.replay(cmd.Context(), p, wanted, all)
+			if err := a.loadConfig(NeedDatabase, NeedLake, NeedLanding); err != nil {
+				return err
+			}
+			parts, err := a.replayParts(p.streams, all || len(windowIDs) > 0)
+			if err != nil {
+				return err
+			}
+			return a.replay(cmd.Context(), p, parts, wanted, all)
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "first month or file date")
@@ -52,27 +60,36 @@ decoder, or after a change of sync.source_timezone (with --all).`,
 	cmd.Flags().Int64SliceVar(&windowIDs, "window", nil, "only this window_id (may be repeated)")
 	cmd.Flags().BoolVar(&all, "all", false, "every window; the only way to change the time zones over existing data")
 	a.pullFlags(cmd, &p)
+	streamFlag(cmd, &p)
 	return cmd
 }
 
-func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowState) bool, all bool) error {
-	if err := a.loadConfig(NeedDatabase, NeedLake, NeedLanding); err != nil {
-		return err
+// replayParts returns what a replay is about: windows of dates. A list that is read whole has none, and its history can't be told again.
+func (a *app) replayParts(named []string, everything bool) ([]part, error) {
+	parts, err := a.parts(named)
+	if everything && len(named) == 0 && err == nil {
+		parts, err = a.allParts()
 	}
-	scopes, err := a.scopes()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	parts = slices.DeleteFunc(parts, func(p part) bool {
+		return p.stream.Shape != schemas.Jobs && p.stream.Shape != schemas.Events
+	})
+	if len(parts) == 0 {
+		return nil, withCode(exitUsage, errors.New("a list that is read whole can't be replayed: pull it again"))
+	}
+	return parts, nil
+}
+
+func (a *app) replay(ctx context.Context, p pull, parts []part, wanted func(pipeline.WindowState) bool, all bool) error {
+	p.rezone = all
 	now, err := a.prepare(&p)
 	if err != nil {
 		return err
 	}
-	lake, err := a.openLake(all)
-	if err != nil {
-		return err
-	}
 	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
-		return a.asRun(ctx, db, scopes, p.command, now, func(ctx context.Context, r *runInfo) error {
+		return a.asRun(ctx, db, parts, p.command, now, func(ctx context.Context, r *runInfo) error {
 			changedZones, err := a.changedZones(ctx, db)
 			if err != nil {
 				return err
@@ -82,7 +99,7 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 					return err
 				}
 			}
-			if err := lake.Belongs(ctx, db); err != nil {
+			if err := a.checkLakes(ctx, db, parts, all); err != nil {
 				return err
 			}
 			land, err := a.openLanding()
@@ -90,35 +107,35 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 				return err
 			}
 			defer land.Close()
-			if err := a.tidyLanding(ctx, db, land, scopes); err != nil {
+			if err := a.tidyLanding(ctx, db, land, parts); err != nil {
 				return err
 			}
-			engine := pipeline.NewEngine(nil, db, land, a.engineConfig(r, p, now, nil))
-			windows, err := replayable(ctx, db, scopes, wanted)
-			if err != nil {
-				return err
-			}
-			if len(windows) == 0 {
-				return withCode(exitUsage, errors.New("no published window matches"))
-			}
-			if len(changedZones) > 0 {
-				if err := beginZoneChange(ctx, db, engine, windows, changedZones); err != nil {
-					return err
-				}
-			}
-			var results []pipeline.Result
-			for _, w := range windows {
-				if ctx.Err() != nil {
-					break
-				}
-				job, err := db.Job(ctx, w.JobRow)
+			var pulled []pulledPart
+			for _, one := range parts {
+				engine := pipeline.NewEngine(nil, db, land, a.engineConfig(one.stream, r, p, now, nil))
+				windows, err := replayable(ctx, db, one, wanted)
 				if err != nil {
 					return err
 				}
-				results = append(results, engine.Replay(ctx, w, job))
+				if len(windows) == 0 {
+					continue
+				}
+				if len(changedZones) > 0 {
+					if err := beginZoneChange(ctx, db, engine, windows, changedZones); err != nil {
+						return err
+					}
+				}
+				results, err := replayWindows(ctx, db, engine, windows)
+				if err != nil {
+					return err
+				}
+				r.report.addWindows(one.stream, results)
+				pulled = append(pulled, pulledPart{part: one, results: results})
 			}
-			r.report.addWindows(results)
-			if err := a.finishPull(ctx, db, lake, r, scopes, p, results); err != nil {
+			if len(pulled) == 0 {
+				return withCode(exitUsage, errors.New("no published window matches"))
+			}
+			if err := a.finishPull(ctx, db, r, p, pulled); err != nil {
 				return err
 			}
 			for name, value := range changedZones { // only now does everything follow the new settings
@@ -131,11 +148,26 @@ func (a *app) replay(ctx context.Context, p pull, wanted func(pipeline.WindowSta
 	})
 }
 
-// replayable lists the windows of the scopes that are wanted.
-func replayable(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, wanted func(pipeline.WindowState) bool) ([]pipeline.WindowState, error) {
+func replayWindows(ctx context.Context, db *postgres.DB, engine *pipeline.Engine, windows []pipeline.WindowState) ([]pipeline.Result, error) {
+	var results []pipeline.Result
+	for _, w := range windows {
+		if ctx.Err() != nil {
+			break
+		}
+		job, err := db.Job(ctx, w.JobRow)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, engine.Replay(ctx, w, job))
+	}
+	return results, nil
+}
+
+// replayable lists the part's windows that are wanted.
+func replayable(ctx context.Context, db *postgres.DB, one part, wanted func(pipeline.WindowState) bool) ([]pipeline.WindowState, error) {
 	var chosen []pipeline.WindowState
-	for _, s := range scopes {
-		windows, err := db.Windows(ctx, streamSDR, s)
+	for _, s := range one.scopes {
+		windows, err := db.Windows(ctx, one.stream.Name, s)
 		if err != nil {
 			return nil, err
 		}
@@ -148,6 +180,15 @@ func replayable(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, w
 func (a *app) mayChangeZones(ctx context.Context, db *postgres.DB, all bool) error {
 	if !all || len(a.scopeTexts) > 0 {
 		return withCode(exitUsage, errors.New("the time zones differ from those that filled this database: only `replay --all` over every scope may change them"))
+	}
+	for _, s := range schemas.All() {
+		windows, err := db.Windows(ctx, s.Name, pipeline.Tenant)
+		if err != nil {
+			return err
+		}
+		if s.Shape == schemas.Events && len(windows) > 0 {
+			return withCode(exitUsage, fmt.Errorf("the time zones can't change: the windows of %s are dates in sync.source_timezone, and were asked for as such; fill another database under the new setting", s.Name))
+		}
 	}
 	known, err := db.Scopes(ctx, streamSDR)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
 // report is the summary of a run, printed as a table or as JSON.
@@ -26,29 +27,34 @@ type report struct {
 }
 
 type windowReport struct {
+	Stream string `json:"stream"`
 	pipeline.Window
-	Status        pipeline.Status  `json:"status"`
-	Reason        string           `json:"reason,omitempty"`
-	Generation    int              `json:"generation,omitempty"`
-	Restated      bool             `json:"restated,omitempty"`
-	Records       int64            `json:"records"`
-	Inserted      int64            `json:"inserted"`
-	Deleted       int64            `json:"deleted"`
-	Quarantined   int64            `json:"quarantined"`
-	Pages         int64            `json:"pages"`
-	UnknownFields map[string]int64 `json:"unknown_fields,omitempty"`
-	Seconds       float64          `json:"seconds"`
+	Status        pipeline.Status   `json:"status"`
+	Reason        string            `json:"reason,omitempty"`
+	Generation    int               `json:"generation,omitempty"`
+	Restated      bool              `json:"restated,omitempty"`
+	Records       int64             `json:"records"`
+	Inserted      int64             `json:"inserted"`
+	Deleted       int64             `json:"deleted"`
+	Quarantined   int64             `json:"quarantined"`
+	Changes       *pipeline.Changes `json:"changes,omitempty"` // of a list that was read whole
+	Pages         int64             `json:"pages"`
+	UnknownFields map[string]int64  `json:"unknown_fields,omitempty"`
+	Seconds       float64           `json:"seconds"`
 }
 
-func (r *report) addWindows(results []pipeline.Result) {
+func (r *report) addWindows(stream *schemas.Stream, results []pipeline.Result) {
 	for _, res := range results {
 		w := windowReport{
-			Window: res.Window, Status: res.Status, Reason: res.Reason, Generation: res.Outcome.Generation, Restated: res.Outcome.Restated,
+			Stream: stream.Name, Window: res.Window, Status: res.Status, Reason: res.Reason, Generation: res.Outcome.Generation, Restated: res.Outcome.Restated,
 			Records: res.Records, Inserted: res.Outcome.Inserted, Deleted: res.Outcome.Deleted, Quarantined: res.Quarantined, Pages: res.Pages,
 			UnknownFields: res.Unknown, Seconds: round(res.Duration),
 		}
 		if res.Err != nil {
 			w.Reason = res.Err.Error()
+		}
+		if res.Window.Unit == pipeline.Whole && res.Err == nil {
+			w.Changes = &res.Outcome.Changes
 		}
 		r.Windows = append(r.Windows, w)
 	}
@@ -67,6 +73,17 @@ func (r *report) finish(err error, took time.Duration) {
 	}
 }
 
+// windowLabel is what a window is called where several streams are: the metering records' by scope and dates, a list's by its name.
+func windowLabel(stream string, w pipeline.Window) string {
+	switch {
+	case stream == streamSDR:
+		return w.String()
+	case w.Unit == pipeline.Whole:
+		return stream
+	}
+	return fmt.Sprintf("%s [%s, %s)", stream, w.From, w.To)
+}
+
 func (a *app) printReport(r *report) error {
 	if a.output == "json" {
 		return a.printJSON(r)
@@ -78,7 +95,7 @@ func (a *app) printReport(r *report) error {
 			if w.Restated {
 				status = "restated"
 			}
-			t.row(w.Window, status, w.Generation, w.Records, w.Inserted, w.Deleted, w.Quarantined, w.Pages, fmt.Sprintf("%.1f", w.Seconds))
+			t.row(windowLabel(w.Stream, w.Window), status, w.Generation, w.Records, w.Inserted, w.Deleted, w.Quarantined, w.Pages, fmt.Sprintf("%.1f", w.Seconds))
 		}
 		if err := t.flush(); err != nil {
 			return err

@@ -18,7 +18,7 @@ func (a *app) sandboxCommand() *cobra.Command {
 	var records, days int
 	cmd := &cobra.Command{
 		Use:   "sandbox",
-		Short: "Serve a stand-in vendor: IAM and ESM over HTTP, strict, deterministic, with faults on demand",
+		Short: "Serve a stand-in vendor: IAM, ESM, BSS and BMS over HTTP, strict, deterministic, with faults on demand",
 		Long: `Serve a stand-in vendor written from the vendor's documents, to try sdr-sync against, or anything else that speaks these APIs.
 
 What it holds follows from --seed alone, and can be asked for: GET /_sandbox/truth?site=&region=&from=2024-01-01&to=2024-04-01.
@@ -68,6 +68,15 @@ Faults: --fault, or POST /_sandbox/faults; such as 'page:3:status=429,retry_afte
 	f.DurationVar(&c.TokenTTL, "token-ttl", c.TokenTTL, "how long a token is good")
 	f.Float64Var(&c.FailRate, "fail-rate", c.FailRate, "share of calls that fail in a way worth retrying")
 	f.StringVar(&faults, "fault", "", "faults, separated by ';'")
+	f.StringVar(&c.Generation, "generation", "", "whose lists of ESM there are: 2025-03 or 2025-10; both if empty")
+	f.IntVar(&c.Subscriptions, "subscriptions", c.Subscriptions, "yearly and monthly resources")
+	f.IntVar(&c.ShiftEvery, "shift-every", 0, "about one page of subscriptions in so many finds that a row left an earlier one; 0 for none")
+	f.IntVar(&c.Devices, "devices", c.Devices, "physical devices of the site")
+	f.IntVar(&c.EventsPerDay, "events-per-day", c.EventsPerDay, "audit logs of a day; half as many alarms of either kind")
+	f.BoolVar(&c.StringTotals, "string-totals", false, "tell totals as texts, as some samples of the documents do")
+	f.BoolVar(&c.DenyDictionaries, "deny-dictionaries", false, "answer 403 to the dictionaries of BSS")
+	f.BoolVar(&c.NoListLimits, "no-list-limits", false, "let the lists of ESM be called more often than documented")
+	f.DurationVar(&c.ClockSkew, "clock-skew", 0, "how far the vendor's clock is ahead")
 	f.StringVar(&c.HCSOAppcode, "hcso-appcode", "", "check the header x-hcso-appcode against this")
 	f.StringVar(&c.APIGAppcode, "apig-appcode", "", "check the header X-APIG-Appcode against this")
 	return cmd
@@ -84,8 +93,10 @@ try it:
   export SDR_SYNC_IAM_ENDPOINT=%[1]s SDR_SYNC_IAM_USER=%[2]s SDR_SYNC_IAM_PASSWORD=%[3]s
   export SDR_SYNC_IAM_DOMAIN=%[4]s SDR_SYNC_IAM_PROJECT=%[5]s
   export SDR_SYNC_ESM_ENDPOINT=%[1]s SDR_SYNC_ESM_DOMAIN_ID=%[6]s SDR_SYNC_ESM_SCOPES=%[7]s
+  export SDR_SYNC_BSS_ENDPOINT=%[1]s SDR_SYNC_BSS_DOMAIN_ID=%[6]s
+  export SDR_SYNC_BMS_ENDPOINT=%[1]s SDR_SYNC_BMS_PROJECT_ID=%[8]s
   sdr-sync backfill --from 2024-01 --to 2024-03
-`, url, c.User, c.Password, c.Domain, c.Project, c.DomainID, sandboxScopes(c))
+`, url, c.User, c.Password, c.Domain, c.Project, c.DomainID, sandboxScopes(c), sandbox.DefaultProjectID)
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 // statusReport says how complete each scope is, month by month.
 type statusReport struct {
 	Scopes          []scopeStatus `json:"scopes"`
+	Streams         []listStatus  `json:"streams"`          // lists that were ever pulled
 	DirtyPartitions []string      `json:"dirty_partitions"` // newer in Postgres than in Parquet
 	LiveJobs        int           `json:"live_jobs"`        // to be resumed by the next run
 	LastRun         *runStatus    `json:"last_run,omitempty"`
@@ -41,6 +42,15 @@ type monthStatus struct {
 	Quarantined int64      `json:"quarantined"`
 	NoAmount    int64      `json:"missing_amounts"`
 	Checked     *time.Time `json:"checked_at,omitempty"` // when the vendor was last asked
+}
+
+// listStatus says when a list was last pulled, and how that ended.
+type listStatus struct {
+	Stream   string    `json:"stream"`
+	Table    string    `json:"table"`
+	LastSync time.Time `json:"last_sync"`
+	State    string    `json:"state"`
+	Records  int64     `json:"records"`
 }
 
 type runStatus struct {
@@ -83,7 +93,7 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func (a *app) status(ctx context.Context, db *postgres.DB, scopes []pipeline.Scope, today pipeline.Date) (statusReport, error) {
-	s := statusReport{DirtyPartitions: []string{}}
+	s := statusReport{DirtyPartitions: []string{}, Streams: []listStatus{}}
 	if len(a.scopeTexts) == 0 {
 		known, err := db.Scopes(ctx, streamSDR)
 		if err != nil {
@@ -103,14 +113,8 @@ func (a *app) status(ctx context.Context, db *postgres.DB, scopes []pipeline.Sco
 		}
 		s.LiveJobs += len(jobs)
 	}
-	partitions, err := db.Partitions(ctx)
-	if err != nil {
+	if err := a.statusOfStreams(ctx, db, &s); err != nil {
 		return s, err
-	}
-	for _, p := range partitions {
-		if p.DirtySeq > p.ExportedSeq {
-			s.DirtyPartitions = append(s.DirtyPartitions, p.Partition.String())
-		}
 	}
 	run, found, err := db.LastRun(ctx)
 	if found {
@@ -120,6 +124,33 @@ func (a *app) status(ctx context.Context, db *postgres.DB, scopes []pipeline.Sco
 		}
 	}
 	return s, err
+}
+
+// statusOfStreams adds when each list was last pulled, and every stream's partitions that wait for their export.
+func (a *app) statusOfStreams(ctx context.Context, db *postgres.DB, s *statusReport) error {
+	parts, err := a.allParts()
+	if err != nil {
+		return err
+	}
+	last, err := db.LastSync(ctx)
+	if err != nil {
+		return err
+	}
+	for _, one := range parts {
+		if sync, ok := last[one.stream.Name]; ok && one.stream.IsList() {
+			s.Streams = append(s.Streams, listStatus{Stream: one.stream.Name, Table: one.stream.Table, LastSync: sync.At, State: sync.State, Records: sync.Records})
+		}
+		partitions, err := db.Store(one.stream.Name).Partitions(ctx)
+		if err != nil {
+			return err
+		}
+		for _, p := range partitions {
+			if p.DirtySeq > p.ExportedSeq {
+				s.DirtyPartitions = append(s.DirtyPartitions, partitionLabel(one.stream, p.Partition))
+			}
+		}
+	}
+	return nil
 }
 
 // completeness works out a scope's months from its windows, which are sorted and do not overlap.
@@ -189,6 +220,15 @@ func (a *app) printStatus(s statusReport) error {
 	for _, scope := range s.Scopes {
 		if scope.CompleteTo != "" {
 			fmt.Fprintf(a.stdout, "%s is complete from %s up to, not including, %s\n", scope.Scope, scope.CompleteFrom, scope.CompleteTo)
+		}
+	}
+	if len(s.Streams) > 0 {
+		t := a.table("STREAM", "TABLE", "LAST PULL", "STATE", "RECORDS")
+		for _, l := range s.Streams {
+			t.row(l.Stream, l.Table, l.LastSync.UTC().Format(time.DateTime), l.State, l.Records)
+		}
+		if err := t.flush(); err != nil {
+			return err
 		}
 	}
 	if len(s.DirtyPartitions) > 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"strconv"
 )
 
 // Amounts are numeric(38,12): 26 digits before the point, 12 behind it.
@@ -174,6 +175,29 @@ func (n *number) appendPlain(dst []byte) []byte {
 		dst = append(dst, n.digit(k))
 	}
 	return dst
+}
+
+var errIntegerRange = errors.New("it does not fit 64 bits")
+
+// parseInteger reads a whole number as people or JSON write it, "2.0" and "2e3" among them.
+func parseInteger(text []byte) (int64, error) {
+	n, ok := parseNumber(trimSpace(text))
+	if !ok {
+		return 0, fmt.Errorf("read integer %q: %w", excerpt(text), ErrNotNumber)
+	}
+	whole, fraction := n.size()
+	if fraction > 0 {
+		return 0, fmt.Errorf("read integer %q: it has a fraction", excerpt(text))
+	}
+	const digits = 19 // of the largest
+	if whole > digits {
+		return 0, fmt.Errorf("read integer %q: %w", excerpt(text), errIntegerRange)
+	}
+	v, err := strconv.ParseInt(string(n.appendPlain(make([]byte, 0, digits+1))), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read integer %q: %w", excerpt(text), errIntegerRange)
+	}
+	return v, nil
 }
 
 // Int128 is an amount as a two's complement 128-bit count of 10^-12: the unscaled value of DECIMAL(38,12).

@@ -4,28 +4,38 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
 // Options are what the decoder knows of where records come from.
 type Options struct {
-	Site       string         // goes into every row and into its natural key
+	Site       string         // goes into every row and into its natural key; "" for lists
 	Region     string         // region that was asked for, "" for all; a record keeps the region that it names itself
-	SourceZone *time.Location // zone of time stamps that name none, and of usage dates; nil is UTC
+	SourceZone *time.Location // zone of time stamps that name none, and of usage and event dates; nil is UTC
 
 	// NotAfter is the first instant that the begin time may no longer have; zero means no bound.
 	NotAfter time.Time
 
-	// Survey leaves NaturalKey and Key of rows unset: whoever only counts and compares does not need them.
+	// From and To mark as outside all rows whose date is not in [From, To): a list of events is asked for with some overlap. Both zero
+	// means no bound.
+	From, To Date
+
+	// Survey leaves Key of rows unset, and NaturalKey unless the stream has a key: whoever only counts and compares does not need them.
 	Survey bool
 
 	// IgnoreFields are unknown keys to leave out of the extra field, in any spelling.
 	IgnoreFields []string
 }
+
+// bodyField is the field that takes an answer which is one record as it stands.
+const bodyField = "body"
 
 // extraField is the field that takes the keys which no document names. No key of the vendor means it, not even its own name.
 const extraField = "extra"
@@ -33,7 +43,7 @@ const extraField = "extra"
 // earliestMicros is 2010-01-01 UTC: before it there was no cloud to meter.
 const earliestMicros = 1_262_304_000 * microsPerSecond
 
-// Reasons of rejects besides missing_begin_time and begin_time_out_of_range, which are named after the stream's time field.
+// Reasons of rejects besides missing_<field>, for each field that is required, and <field>_out_of_range, for the time field.
 const (
 	reasonNotObject    = "not_an_object"
 	reasonBadJSON      = "bad_json"
@@ -44,6 +54,8 @@ const (
 	reasonBadTime      = "bad_time"
 	reasonBadAmount    = "bad_amount"
 	reasonAmountRange  = "amount_out_of_range"
+	reasonBadNumber    = "bad_number"
+	reasonNumberRange  = "number_out_of_range"
 	reasonBadExtra     = "bad_extra"
 )
 
@@ -58,12 +70,18 @@ type Reject struct {
 // Decoder normalises the records of one stream. It is not safe for concurrent use.
 type Decoder struct {
 	fields   []schemas.Field
-	extra    int // position of the extra field, -1 if the stream has none
-	when     int // position of the time field
-	decimal  int // position of the first decimal field, -1 if there is none
+	list     bool  // the empty text is NULL too, and times have more forms
+	body     int   // position of the field that takes an answer as it stands, -1 if the stream's records have members
+	extra    int   // position of the extra field, -1 if the stream has none
+	when     int   // position of the time field, -1 if there is none
+	amount   int   // position of the first decimal field of metering records, -1 if there is none
+	required []int // positions of the fields that must not be NULL
 	site     string
 	survey   bool
+	keyed    bool // the stream has a key
 	notAfter int64
+	from, to Date
+	asked    []askedField
 
 	names     *names
 	clocks    []clock
@@ -74,14 +92,20 @@ type Decoder struct {
 
 	// Of the record at hand.
 	record int64  // its number, from 1
-	before key    // stands before the first key, so that this one is predicted too
+	before key    // stands before the first key, so that this one is predicted too; its name is empty
 	slots  []*key // by field: the key that fills it, if that key's record is this one
 	unused []*key // unknown keys, and those that lost a field to another
 	lost   bool   // some of unused lost a field
 	arena  []byte // bytes that don't stand in the element as they are needed
 }
 
-// NewDecoder returns a decoder for s. It panics if a field of s has a type that vendors' values are not normalised to.
+// askedField is a field whose value comes from what the list was asked for.
+type askedField struct {
+	field int
+	value Value
+}
+
+// NewDecoder returns a decoder for s. It panics if a field of s has a type that vendors' values are not normalised to, which is UUID.
 func NewDecoder(s *schemas.Stream, o Options) *Decoder {
 	zone := o.SourceZone
 	if zone == nil {
@@ -89,12 +113,17 @@ func NewDecoder(s *schemas.Stream, o Options) *Decoder {
 	}
 	d := &Decoder{
 		fields:   s.Fields,
+		list:     s.IsList(),
+		body:     -1,
 		extra:    s.Index(extraField),
 		when:     s.Index(s.TimeField),
-		decimal:  slices.IndexFunc(s.Fields, func(f schemas.Field) bool { return f.Type == schemas.Decimal }),
+		amount:   -1,
 		site:     o.Site,
 		survey:   o.Survey,
+		keyed:    len(s.Key) > 0,
 		notAfter: maxMicros + 1,
+		from:     o.From,
+		to:       o.To,
 		clocks:   timestampFields(s, zone),
 		calendar: calendar{zone: zone},
 		hasher:   NewHasher(s),
@@ -103,8 +132,43 @@ func NewDecoder(s *schemas.Stream, o Options) *Decoder {
 	if !o.NotAfter.IsZero() {
 		d.notAfter = o.NotAfter.UnixMicro()
 	}
+	if s.Whole() {
+		d.body = s.Index(bodyField)
+	}
+	if !d.list {
+		d.amount = slices.IndexFunc(s.Fields, func(f schemas.Field) bool { return f.Type == schemas.Decimal })
+	}
+	for i, f := range s.Fields {
+		if f.Type == schemas.UUID {
+			panic("record: stream " + s.Name + ": no vendor's value is normalised to the type of field " + f.Name)
+		}
+		if f.Required {
+			d.required = append(d.required, i)
+		}
+		if f.Asked {
+			d.asked = append(d.asked, askedField{field: i})
+		}
+	}
 	d.names = newNames(s, d.extra, o.IgnoreFields)
 	return d
+}
+
+// Asked tells what the list was asked for when it gave the records to come. Fields that are marked as asked have these values, by their
+// names, until the next call; those without a value are NULL. A value that its field can't have is an error.
+func (d *Decoder) Asked(values url.Values) error {
+	for i := range d.asked {
+		a := &d.asked[i]
+		name, text := d.fields[a.field].Name, values.Get(d.fields[a.field].Name)
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return fmt.Errorf("take %s as it was asked for: %q is no text that can be kept", name, text)
+		}
+		var v Value
+		if fault := d.value(a.field, []byte(text), true, &v); fault != nil {
+			return fmt.Errorf("take %s as it was asked for: %s", name, fault.detail)
+		}
+		a.value = Value{Valid: v.Valid, Bytes: bytes.Clone(v.Bytes), Int: v.Int}
+	}
+	return nil
 }
 
 // Decode normalises one element of a page into row and returns nil, or says why that can't be done; row is undefined then. All of row
@@ -117,46 +181,84 @@ func (d *Decoder) Decode(element []byte, row *Row) *Reject {
 	}
 	d.record++
 	d.arena, d.unused, d.lost = d.arena[:0], d.unused[:0], false
-	if fault := d.collect(element); fault != nil {
-		return fault.reject(element)
-	}
-
-	// Every field that the record has is normalised; the others are NULL.
 	if len(row.Values) != len(d.fields) {
 		row.Values = make([]Value, len(d.fields))
 	}
-	for i, k := range d.slots {
-		v := &row.Values[i]
-		if k == nil || k.record != d.record {
-			*v = Value{}
-		} else if fault := d.value(i, k.raw, k.plain, v); fault != nil {
-			return fault.reject(element)
-		}
-	}
-	if fault := d.checkTime(&row.Values[d.when]); fault != nil {
+	if fault := d.normalize(element, row.Values); fault != nil {
 		return fault.reject(element)
 	}
-	if d.lost {
-		d.dropEqualLosers(row.Values)
-	}
-	if len(d.unused) > 0 && d.extra >= 0 {
-		if fault := d.fillExtra(&row.Values[d.extra]); fault != nil {
-			return fault.reject(element)
-		}
-	}
 
-	if d.decimal >= 0 && !row.Values[d.decimal].Valid {
+	if d.amount >= 0 && !row.Values[d.amount].Valid {
 		d.missing++
 	}
-	begin := row.Values[d.when].Int
 	row.Hash = d.hasher.Content(row.Values)
-	if !d.survey {
+	if !d.survey || d.keyed {
 		row.NaturalKey = d.hasher.Natural(d.site, row.Values)
-		row.Key = KeyOf(begin, row.Hash)
 	}
-	row.UsageDate = d.calendar.dateOf(begin)
 	row.Site, row.Ordinal, row.WindowID = d.site, 0, 0
+	if d.when < 0 {
+		row.Key, row.UsageDate, row.Outside = row.Hash, 0, false
+		return nil
+	}
+	at := row.Values[d.when].Int
+	if !d.survey {
+		row.Key = KeyOf(at, row.Hash)
+	}
+	row.UsageDate = d.calendar.dateOf(at)
+	row.Outside = d.from < d.to && (row.UsageDate < d.from || row.UsageDate >= d.to)
 	return nil
+}
+
+// normalize fills values from element.
+func (d *Decoder) normalize(element []byte, values []Value) *fault {
+	if d.body >= 0 {
+		clear(values)
+		if fault := d.wholeBody(element, &values[d.body]); fault != nil {
+			return fault
+		}
+	} else {
+		if fault := d.collect(element); fault != nil {
+			return fault
+		}
+		// Every field that the record has is normalised; the others are NULL.
+		for i, k := range d.slots {
+			v := &values[i]
+			if k == nil || k.record != d.record {
+				*v = Value{}
+			} else if fault := d.value(i, k.raw, k.plain, v); fault != nil {
+				return fault
+			}
+		}
+	}
+	for _, a := range d.asked {
+		values[a.field] = a.value
+	}
+	for _, i := range d.required {
+		if name := d.fields[i].Name; !values[i].Valid {
+			return &fault{reason: "missing_" + name, field: name, detail: "the record has no " + name}
+		}
+	}
+	if d.when >= 0 {
+		if fault := d.checkTime(values[d.when].Int); fault != nil {
+			return fault
+		}
+	}
+	if d.lost {
+		d.dropEqualLosers(values)
+	}
+	if len(d.unused) > 0 && d.extra >= 0 {
+		return d.fillExtra(&values[d.extra])
+	}
+	return nil
+}
+
+// wholeBody normalises an answer that is one record as it stands.
+func (d *Decoder) wholeBody(element []byte, v *Value) *fault {
+	raw := trimSpace(element)
+	if end := skipValue(raw, 0); end < 0 || end < len(raw) {
+		return badJSON(raw, max(end, 0))
+	}
+	return d.value(d.body, raw, false, v)
 }
 
 // Unknown returns how many records carried each key that means no field, by the key as sent: what the vendor's format has drifted
@@ -169,7 +271,7 @@ func (d *Decoder) Unknown() map[string]int64 {
 	return counts
 }
 
-// MissingAmounts returns how many normalised records have NULL in the stream's first decimal field.
+// MissingAmounts returns how many normalised metering records have NULL in the stream's first decimal field. It is 0 for lists.
 func (d *Decoder) MissingAmounts() int64 { return d.missing }
 
 // collect walks over the members of element and notes which key fills which field, and which keys fill none.
@@ -178,19 +280,28 @@ func (d *Decoder) collect(element []byte) *fault {
 	if i == len(element) || element[i] != '{' {
 		return &fault{reason: reasonNotObject, detail: fmt.Sprintf("want a JSON object, not %q", excerpt(element))}
 	}
+	end, fault := d.members(element, i, &d.before)
+	if fault != nil {
+		return fault
+	}
+	return d.finish(element, end)
+}
+
+// members walks over the object that begins at i, and returns the index behind it. The key `before` stands before its first key.
+func (d *Decoder) members(element []byte, i int, before *key) (int, *fault) {
 	i = skipSpace(element, i+1)
 	if i < len(element) && element[i] == '}' {
-		return d.finish(element, i+1)
+		return i + 1, nil
 	}
-	for k := &d.before; ; {
+	for k := before; ; {
 		// The key: most probably the one that followed the last one before.
 		if next := k.next; next != nil && hasToken(element[i:], next.token) {
 			k = next
 			i += len(next.token)
 		} else {
-			found, after, fault := d.findKey(element, i)
+			found, after, fault := d.findKey(element, i, before.name)
 			if fault != nil {
-				return fault
+				return 0, fault
 			}
 			k.next = found
 			k, i = found, after
@@ -199,43 +310,50 @@ func (d *Decoder) collect(element []byte) *fault {
 		// The colon and the value.
 		i = skipSpace(element, i)
 		if i == len(element) || element[i] != ':' {
-			return badJSON(element, i)
+			return 0, badJSON(element, i)
 		}
 		i = skipSpace(element, i+1)
-		var raw []byte
-		plain := false
-		if i < len(element) && element[i] == '"' {
-			var quote int
-			if quote, plain = scanString(element, i+1); quote < 0 {
-				return badJSON(element, i)
+		switch {
+		case i < len(element) && element[i] == '"':
+			quote, plain := scanString(element, i+1)
+			if quote < 0 {
+				return 0, badJSON(element, i)
 			}
-			raw = element[i : quote+1]
+			raw := element[i : quote+1]
 			if plain {
 				raw = raw[1 : len(raw)-1]
 			}
-			i = quote + 1
-		} else {
-			after := skipValue(element, i)
-			if after < 0 {
-				return badJSON(element, i)
+			if fault := d.note(k, raw, plain); fault != nil {
+				return 0, fault
 			}
-			raw = element[i:after]
-			i = after
-		}
-		if fault := d.note(k, raw, plain); fault != nil {
-			return fault
+			i = quote + 1
+		case k.inner != nil && i < len(element) && element[i] == '{':
+			end, fault := d.members(element, i, k.inner)
+			if fault != nil {
+				return 0, fault
+			}
+			i = end
+		default:
+			end := skipValue(element, i)
+			if end < 0 {
+				return 0, badJSON(element, i)
+			}
+			if fault := d.note(k, element[i:end], false); fault != nil {
+				return 0, fault
+			}
+			i = end
 		}
 
 		// The comma, or the end.
 		i = skipSpace(element, i)
 		if i == len(element) {
-			return badJSON(element, i)
+			return 0, badJSON(element, i)
 		}
 		if element[i] == '}' {
-			return d.finish(element, i+1)
+			return i + 1, nil
 		}
 		if element[i] != ',' {
-			return badJSON(element, i)
+			return 0, badJSON(element, i)
 		}
 		i = skipSpace(element, i+1)
 	}
@@ -258,8 +376,8 @@ func hasToken(b []byte, token string) bool {
 	return token != "" && len(b) >= len(token) && string(b[:len(token)]) == token
 }
 
-// findKey reads the key that begins at i and returns the index behind it.
-func (d *Decoder) findKey(element []byte, i int) (*key, int, *fault) {
+// findKey reads the key that begins at i, inside the flattened member called within if there is one, and returns the index behind it.
+func (d *Decoder) findKey(element []byte, i int, within string) (*key, int, *fault) {
 	if i == len(element) || element[i] != '"' {
 		return nil, 0, badJSON(element, i)
 	}
@@ -269,13 +387,13 @@ func (d *Decoder) findKey(element []byte, i int) (*key, int, *fault) {
 	}
 	body := element[i+1 : end]
 	if plain {
-		return d.names.find(body), end + 1, nil
+		return d.names.find(within, body), end + 1, nil
 	}
 	name, err := d.unescape(body)
 	if err != nil {
 		return nil, 0, &fault{reason: reasonBadExtra, detail: fmt.Sprintf("the key %q can't be kept: %v", excerpt(body), err)}
 	}
-	return d.names.find(name), end + 1, nil
+	return d.names.find(within, name), end + 1, nil
 }
 
 // unescape returns the text of a JSON string's body, on top of the arena.
@@ -294,13 +412,19 @@ func (d *Decoder) note(k *key, raw []byte, plain bool) *fault {
 	switch k.field {
 	case ignoredKey:
 	case unknownKey:
-		d.unused = append(d.unused, k)
+		if k.inner == nil || string(raw) != "null" { // a flattened member may be missing
+			d.unused = append(d.unused, k)
+		}
 	default:
 		rival := d.slots[k.field]
 		switch {
-		case rival == nil || rival.record != d.record, string(rival.raw) == "null":
-			d.slots[k.field] = k // null says nothing, under whatever name: it never hides a value
-		case string(raw) == "null":
+		case k.asked:
+			if !d.saysNothing(raw, plain) {
+				d.unused, d.lost = append(d.unused, k), true // what was asked for has filled the field
+			}
+		case rival == nil || rival.record != d.record, d.saysNothing(rival.raw, rival.plain):
+			d.slots[k.field] = k // NULL says nothing, under whatever name: it never hides a value
+		case d.saysNothing(raw, plain):
 		case k.own && !rival.own:
 			d.slots[k.field] = k
 			d.unused, d.lost = append(d.unused, rival), true
@@ -310,6 +434,11 @@ func (d *Decoder) note(k *key, raw []byte, plain bool) *fault {
 	}
 	k.record, k.raw, k.plain = d.record, raw, plain
 	return nil
+}
+
+// saysNothing tells whether raw is a spelling of NULL without escapes.
+func (d *Decoder) saysNothing(raw []byte, plain bool) bool {
+	return string(raw) == "null" || d.list && plain && len(raw) == 0
 }
 
 // repeated judges the second value of one key: the same value may be said twice.
@@ -360,7 +489,7 @@ func (d *Decoder) value(field int, raw []byte, plain bool, v *Value) *fault {
 			raw, isString = text, true
 		}
 	}
-	if isString && string(raw) == "null" {
+	if isString && (string(raw) == "null" || d.list && len(raw) == 0) {
 		*v = Value{}
 		return nil
 	}
@@ -374,14 +503,14 @@ func (d *Decoder) value(field int, raw []byte, plain bool, v *Value) *fault {
 		return d.bareText(f, raw, v)
 
 	case schemas.Timestamp:
-		if isString && len(raw) == 0 {
+		if isString && len(raw) == 0 || d.list && string(raw) == "0" { // since 1970, to say that it has not happened yet
 			*v = Value{}
 			return nil
 		}
 		micros, ok := d.clocks[field].parse(raw)
 		if !ok {
 			return &fault{reason: reasonBadTime, field: f.Name, detail: fmt.Sprintf(
-				"%q is no time in %s: want 14 digits, YYYY-MM-DD hh:mm:ss or RFC 3339", excerpt(raw), d.clocks[field].zone)}
+				"%q is no time in %s: want %s", excerpt(raw), d.clocks[field].zone, d.clocks[field].wants())}
 		}
 		*v = Value{Valid: true, Int: micros}
 		return nil
@@ -406,6 +535,17 @@ func (d *Decoder) value(field int, raw []byte, plain bool, v *Value) *fault {
 		}
 		*v = Value{Valid: true, Bytes: d.arena[top:len(d.arena):len(d.arena)]}
 		return nil
+
+	case schemas.Date:
+		days, ok := parseDay(raw)
+		if !ok {
+			return &fault{reason: reasonBadTime, field: f.Name, detail: fmt.Sprintf("%q is no date: want YYYY-MM-DD", excerpt(raw))}
+		}
+		*v = Value{Valid: true, Int: days}
+		return nil
+
+	case schemas.Bigint, schemas.Integer:
+		return d.integer(f, raw, v)
 	}
 
 	// What is left is JSON.
@@ -420,6 +560,23 @@ func (d *Decoder) value(field int, raw []byte, plain bool, v *Value) *fault {
 	top := len(d.arena)
 	d.arena = appendQuoted(d.arena, raw)
 	*v = Value{Valid: true, Bytes: d.arena[top:len(d.arena):len(d.arena)]}
+	return nil
+}
+
+// integer normalises a whole number. It may be written with a fraction of zeros or with an exponent; nothing is rounded.
+func (d *Decoder) integer(f *schemas.Field, raw []byte, v *Value) *fault {
+	least, most := int64(math.MinInt64), int64(math.MaxInt64)
+	if f.Type == schemas.Integer {
+		least, most = math.MinInt32, math.MaxInt32
+	}
+	n, err := parseInteger(raw)
+	switch {
+	case errors.Is(err, errIntegerRange), err == nil && (n < least || n > most):
+		return &fault{reason: reasonNumberRange, field: f.Name, detail: fmt.Sprintf("%q is not between %d and %d", excerpt(raw), least, most)}
+	case err != nil:
+		return &fault{reason: reasonBadNumber, field: f.Name, detail: err.Error()}
+	}
+	*v = Value{Valid: true, Int: n}
 	return nil
 }
 
@@ -454,19 +611,14 @@ func (d *Decoder) canonicalText(raw []byte, plain bool, depth int) ([]byte, erro
 	return d.arena[top:len(d.arena):len(d.arena)], nil
 }
 
-// checkTime refuses a record without a usable time.
-func (d *Decoder) checkTime(v *Value) *fault {
+// checkTime refuses a record without a plausible time.
+func (d *Decoder) checkTime(at int64) *fault {
 	name := d.fields[d.when].Name
 	switch {
-	case !v.Valid:
-		return &fault{reason: "missing_" + name, field: name, detail: "the record has no " + name}
-	case v.Int < earliestMicros:
-		return &fault{reason: name + "_out_of_range", field: name, detail: formatMicros(v.Int) + " is before 2010"}
-	case v.Int >= d.notAfter:
-		return &fault{
-			reason: name + "_out_of_range", field: name,
-			detail: formatMicros(v.Int) + " is not before " + formatMicros(d.notAfter),
-		}
+	case at < earliestMicros:
+		return &fault{reason: name + "_out_of_range", field: name, detail: formatMicros(at) + " is before 2010"}
+	case at >= d.notAfter:
+		return &fault{reason: name + "_out_of_range", field: name, detail: formatMicros(at) + " is not before " + formatMicros(d.notAfter)}
 	}
 	return nil
 }

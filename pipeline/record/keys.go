@@ -14,6 +14,8 @@ type key struct {
 	token string // the key with its quotes as it stands in a page; "" if it needs escapes
 	field int    // position in the schema, unknownKey or ignoredKey
 	own   bool   // it is a spelling of the field's name, not of an alias
+	asked bool   // the field has the value that the list was asked for
+	inner *key   // of a flattened member: stands before the first key in it, and has this one's name
 	next  *key   // the key that followed it last time
 
 	quoted []byte // canonical JSON of the name with a colon behind it
@@ -26,11 +28,13 @@ type key struct {
 
 // names tells keys from one another. Vendors spell them in ways of their own, but always the same one, so it learns spellings.
 type names struct {
-	fields  map[string]int // normalised name or alias -> field
-	own     []string       // normalised names of the fields
-	ignored map[string]bool
-	keys    map[string]*key
-	unknown map[string]*int64
+	fields    map[string]int // normalised name or alias -> field
+	own       []string       // normalised names of the fields
+	asked     []bool         // by field
+	flattened map[string]bool
+	ignored   map[string]bool
+	keys      map[string]*key // by name; those inside a flattened member by its name, a NUL and theirs
+	unknown   map[string]*int64
 }
 
 // Bounds that keep a vendor who makes keys up from filling the memory.
@@ -40,10 +44,12 @@ const (
 )
 
 func newNames(s *schemas.Stream, extra int, ignore []string) *names {
-	n := &names{fields: map[string]int{}, ignored: map[string]bool{}, keys: map[string]*key{}, unknown: map[string]*int64{}}
+	n := &names{
+		fields: map[string]int{}, flattened: map[string]bool{}, ignored: map[string]bool{}, keys: map[string]*key{}, unknown: map[string]*int64{},
+	}
 	for i, f := range s.Fields {
 		name := normalizeKey(f.Name)
-		n.own = append(n.own, name)
+		n.own, n.asked = append(n.own, name), append(n.asked, f.Asked)
 		if i != extra {
 			n.fields[name] = i
 		}
@@ -55,6 +61,11 @@ func newNames(s *schemas.Stream, extra int, ignore []string) *names {
 					n.fields[name] = i
 				}
 			}
+		}
+	}
+	if s.List != nil {
+		for _, name := range s.List.Flatten {
+			n.flattened[normalizeKey(name)] = true
 		}
 	}
 	for _, name := range ignore {
@@ -75,24 +86,46 @@ func normalizeKey(name string) string {
 	return string(out)
 }
 
-// find returns the key that is spelled name, unescaped.
-func (n *names) find(name []byte) *key {
+// find returns the key that is spelled name, unescaped, inside the flattened member called within if that is not empty. Members of
+// flattened members count as the record's own, but for the name under which they are unknown: "basic_info.colour".
+func (n *names) find(within string, name []byte) *key {
+	if within != "" {
+		return n.findInner(within, string(name))
+	}
 	if k := n.keys[string(name)]; k != nil {
 		return k
 	}
-	k := &key{name: string(name), field: unknownKey}
-	normalized := normalizeKey(k.name)
+	k := n.newKey(string(name), string(name))
+	if n.flattened[normalizeKey(k.name)] {
+		k.field, k.inner = unknownKey, &key{name: k.name}
+	}
+	n.keys[k.name] = k
+	return k
+}
+
+func (n *names) findInner(within, name string) *key {
+	place := within + "\x00" + name
+	k := n.keys[place]
+	if k == nil {
+		k = n.newKey(name, within+"."+name)
+		n.keys[place] = k
+	}
+	return k
+}
+
+// newKey returns the key that a record spells name, and that is called full where it means no field.
+func (n *names) newKey(name, full string) *key {
+	k := &key{name: full, field: unknownKey}
+	normalized := normalizeKey(name)
 	if field, ok := n.fields[normalized]; ok {
-		k.field, k.own = field, normalized == n.own[field]
+		k.field, k.own, k.asked = field, normalized == n.own[field], n.asked[field]
 	} else if n.ignored[normalized] {
 		k.field = ignoredKey
 	}
-	quoted := appendQuoted(nil, name)
-	if len(quoted) == len(name)+2 {
+	if quoted := appendQuoted(nil, []byte(name)); len(quoted) == len(name)+2 {
 		k.token = string(quoted)
 	}
-	k.quoted = append(quoted, ':')
-	n.keys[k.name] = k
+	k.quoted = append(appendQuoted(nil, []byte(full)), ':')
 	return k
 }
 

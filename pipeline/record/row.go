@@ -10,8 +10,8 @@ import (
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
-// Value is one normalised value. Bytes holds text as sent, a decimal as trimmed plain text ("-12.5", never an exponent), or
-// canonical JSON; Int holds a timestamp in microseconds since 1970-01-01 UTC. Bytes may alias the page it was decoded from, so a
+// Value is one normalised value. Bytes holds text as sent, a decimal as trimmed plain text ("-12.5", never an exponent), canonical
+// JSON, or the 16 bytes of a UUID; Int holds a timestamp in microseconds since 1970-01-01 UTC, a date in days since then, or an integer. Bytes may alias the page it was decoded from, so a
 // Value is good until the next one is decoded; Row.Clone keeps it.
 type Value struct {
 	Valid bool // false is NULL
@@ -26,9 +26,10 @@ type Hash [16]byte
 type Row struct {
 	Values     []Value
 	Hash       Hash // over Values alone: not the window, not the site
-	NaturalKey Hash
-	Key        Hash // begin time in seconds, then 12 bytes of Hash: ordered by time
-	UsageDate  Date
+	NaturalKey Hash // equal for records that correct one another; of a list, for versions of one row
+	Key        Hash // time in seconds, then 12 bytes of Hash: ordered by time; Hash itself where the stream has no time
+	UsageDate  Date // date of the usage or of the event; 0 where the stream has no time
+	Outside    bool // the date is outside of the window that the events were asked for
 	Ordinal    int32
 	WindowID   int64
 	Site       string

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -19,15 +20,26 @@ const (
 type clock struct {
 	zone   *time.Location
 	utc    bool
+	list   bool // it is of a list, whose times have more forms
 	last   [stampLen]byte
 	micros int64 // what last means, while known
 	known  bool
 }
 
-func newClock(zone *time.Location) clock { return clock{zone: zone, utc: zone == time.UTC} }
+func newClock(zone *time.Location, list bool) clock {
+	return clock{zone: zone, utc: zone == time.UTC, list: list}
+}
+
+// wants says what parse reads.
+func (c *clock) wants() string {
+	if c.list {
+		return "seconds (10 digits) or milliseconds (13) since 1970, 14 digits, YYYY-MM-DD h:mm[:ss] or RFC 3339"
+	}
+	return "14 digits, YYYY-MM-DD hh:mm:ss or RFC 3339"
+}
 
 // parse reads 14 digits, "2024-03-01 22:00:00" or "2024-03-01T22:00:00", all in the clock's zone, or RFC 3339 with a zone of its own
-// and at most microseconds. It refuses dates and times that no calendar or no clock of the zone shows. Of an hour that the zone's
+// and at most microseconds; of lists also what parseLoose and parseEpoch read. It refuses dates and times that no calendar or no clock of the zone shows. Of an hour that the zone's
 // clocks show twice it takes the first.
 func (c *clock) parse(text []byte) (micros int64, ok bool) {
 	if len(text) == stampLen {
@@ -46,15 +58,30 @@ func (c *clock) parse(text []byte) (micros int64, ok bool) {
 		return wall, true
 	}
 
+	if c.list {
+		if micros, ok := parseEpoch(text); ok {
+			return micros, true
+		}
+	}
 	wall, rest, ok := parseISO(text)
+	if !ok && c.list {
+		wall, rest, ok = parseLoose(text)
+	}
 	if !ok {
 		return 0, false
 	}
-	if len(rest) == 0 {
+	fraction, zone, ok := parseFraction(rest)
+	switch {
+	case !ok:
+		return 0, false
+	case len(zone) > 0:
+		micros, ok = parseZone(wall, zone)
+	case len(rest) == 0 || c.list: // RFC 3339 has no fraction without a zone
 		micros, ok = c.instant(wall)
-	} else {
-		micros, ok = parseZone(wall, rest)
+	default:
+		return 0, false
 	}
+	micros += fraction
 	return micros, ok && micros >= minMicros && micros <= maxMicros
 }
 
@@ -116,23 +143,90 @@ func parseISO(text []byte) (wall int64, rest []byte, ok bool) {
 	return wall, text[len(layout):], ok
 }
 
-// parseZone reads the "[.fraction](Z|+hh:mm|-hh:mm)" behind an RFC 3339 time and returns the instant meant.
-func parseZone(wall int64, rest []byte) (int64, bool) {
-	if rest[0] == '.' {
-		end := skipDigits(rest, 1)
-		if end == 1 {
+// parseLoose reads the "2024-03-01 22:00[:00]" (or with a T) that text begins with, of which the hour may have one digit, as if in UTC,
+// and returns what follows.
+func parseLoose(text []byte) (wall int64, rest []byte, ok bool) {
+	const dayLen = len("2024-03-01")
+	if len(text) <= dayLen || text[dayLen] != 'T' && text[dayLen] != 't' && text[dayLen] != ' ' {
+		return 0, nil, false
+	}
+	days, ok := parseDay(text[:dayLen])
+	if !ok {
+		return 0, nil, false
+	}
+	rest = text[dayLen+1:]
+	colon := bytes.IndexByte(rest, ':')
+	if colon < 1 || colon > 2 || len(rest) < colon+3 || skipDigits(rest[:colon], 0) != colon || skipDigits(rest[:colon+3], colon+1) != colon+3 {
+		return 0, nil, false
+	}
+	hour, minute, second := int(rest[colon-1]-'0'), twoDigits(rest[colon+1:]), 0
+	if colon == 2 {
+		hour = twoDigits(rest)
+	}
+	rest = rest[colon+3:]
+	if len(rest) > 0 && rest[0] == ':' {
+		if len(rest) < 3 || skipDigits(rest[:3], 1) != 3 {
+			return 0, nil, false
+		}
+		second, rest = twoDigits(rest[1:]), rest[3:]
+	}
+	if hour > 23 || minute > 59 || second > 59 {
+		return 0, nil, false
+	}
+	return (days*secondsPerDay + int64(hour*3600+minute*60+second)) * microsPerSecond, rest, true
+}
+
+// parseDay reads "2024-03-01" as days since 1970.
+func parseDay(text []byte) (days int64, ok bool) {
+	if len(text) != len("2024-03-01") || text[4] != '-' || text[7] != '-' ||
+		skipDigits(text, 0) != 4 || skipDigits(text, 5) != 7 || skipDigits(text, 8) != 10 {
+		return 0, false
+	}
+	micros, ok := wallMicros(twoDigits(text)*100+twoDigits(text[2:]), twoDigits(text[5:]), twoDigits(text[8:]), 0, 0, 0)
+	return micros / (secondsPerDay * microsPerSecond), ok
+}
+
+// parseEpoch reads seconds (10 digits) or milliseconds (13 digits) since 1970 as microseconds.
+func parseEpoch(text []byte) (micros int64, ok bool) {
+	unit := int64(microsPerSecond)
+	switch len(text) {
+	case 10:
+	case 13:
+		unit /= 1000
+	default:
+		return 0, false
+	}
+	for _, c := range text {
+		if c < '0' || c > '9' {
 			return 0, false
 		}
-		unit := int64(microsPerSecond)
-		for _, c := range rest[1:end] {
-			unit /= 10
-			if unit == 0 && c != '0' {
-				return 0, false // finer than microseconds: nothing is rounded
-			}
-			wall += int64(c-'0') * unit
-		}
-		rest = rest[end:]
+		micros = micros*10 + int64(c-'0')
 	}
+	return micros * unit, true
+}
+
+// parseFraction reads the ".fraction" of a second that rest may begin with, in microseconds, and returns what follows.
+func parseFraction(rest []byte) (micros int64, after []byte, ok bool) {
+	if len(rest) == 0 || rest[0] != '.' {
+		return 0, rest, true
+	}
+	end := skipDigits(rest, 1)
+	if end == 1 {
+		return 0, nil, false
+	}
+	unit := int64(microsPerSecond)
+	for _, c := range rest[1:end] {
+		unit /= 10
+		if unit == 0 && c != '0' {
+			return 0, nil, false // finer than microseconds: nothing is rounded
+		}
+		micros += int64(c-'0') * unit
+	}
+	return micros, rest[end:], true
+}
+
+// parseZone reads the "Z", "+hh:mm" or "-hh:mm" behind an RFC 3339 time and returns the instant meant.
+func parseZone(wall int64, rest []byte) (int64, bool) {
 	if len(rest) == 1 && (rest[0] == 'Z' || rest[0] == 'z') {
 		return wall, true
 	}
@@ -204,7 +298,7 @@ func timestampFields(s *schemas.Stream, zone *time.Location) []clock {
 	clocks := make([]clock, len(s.Fields))
 	for i, f := range s.Fields {
 		if f.Type == schemas.Timestamp {
-			clocks[i] = newClock(zone)
+			clocks[i] = newClock(zone, s.IsList())
 		}
 	}
 	return clocks

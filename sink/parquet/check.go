@@ -45,7 +45,13 @@ const (
 	repairAll    = "sdr-sync export --all"
 )
 
-func repairSite(site string) string { return repairAll + " --scope " + site }
+// repairPartition is the command that writes partition p anew. A list has no scope to name.
+func (l *Lake) repairPartition(p pipeline.Partition) string {
+	if l.cfg.Stream.IsList() {
+		return repairAll
+	}
+	return repairAll + " --scope " + p.Site
+}
 
 // Check compares ledger, manifest and files, and reads every value of every file again: existence, bytes, SHA-256, rows, digest, exact
 // sums, span of usage time, each row's key and partition, and files that don't belong in the lake. It changes nothing, and waits for
@@ -84,7 +90,7 @@ func (l *Lake) Check(ctx context.Context, store pipeline.PartitionStore, opt Che
 		}
 		c.archived = s.Archived
 		if err := c.partition(ctx, s); err != nil {
-			return c.found, fmt.Errorf("check partition %s: %w", s.Partition, err)
+			return c.found, fmt.Errorf("check partition %s: %w", l.label(s.Partition), err)
 		}
 	}
 	c.archived = false
@@ -125,7 +131,7 @@ func (c *check) readManifest(lakeID string, expected bool) {
 func (c *check) refuseUnknown(asked []pipeline.Partition, states []pipeline.PartitionState) error {
 	for _, p := range asked {
 		if !slices.ContainsFunc(states, func(s pipeline.PartitionState) bool { return s.Partition == p }) {
-			return fmt.Errorf("check partition %s: the ledger has no such partition", p)
+			return fmt.Errorf("check partition %s: the ledger has no such partition", c.lake.label(p))
 		}
 	}
 	return nil
@@ -183,7 +189,7 @@ func (c *check) partition(ctx context.Context, s pipeline.PartitionState) error 
 	}
 	// Bytes that no export wrote are not decoded: nothing in them could be believed.
 	if size != entry.Bytes || sum != entry.SHA256 {
-		c.differ(path, repairSite(s.Site), "the file's bytes changed: it has %d bytes with SHA-256 %s, the manifest says %d with %s",
+		c.differ(path, c.lake.repairPartition(s.Partition), "the file's bytes changed: it has %d bytes with SHA-256 %s, the manifest says %d with %s",
 			size, sum, entry.Bytes, entry.SHA256)
 		return nil
 	}
@@ -207,7 +213,7 @@ func (c *check) content(ctx context.Context, s pipeline.PartitionState, entry En
 		return nil
 	}
 	if err := checkFooter(on, c.lake.schema, entry.Rows); err != nil {
-		c.differ(entry.Path, repairSite(s.Site), "%v", err)
+		c.differ(entry.Path, c.lake.repairPartition(s.Partition), "%v", err)
 		return nil
 	}
 	t := newTally(c.lake.layout, s.Partition)
@@ -219,7 +225,7 @@ func (c *check) content(ctx context.Context, s pipeline.PartitionState, entry En
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		c.differ(entry.Path, repairSite(s.Site), "row %d: %v", t.digest.Count+1, err)
+		c.differ(entry.Path, c.lake.repairPartition(s.Partition), "row %d: %v", t.digest.Count+1, err)
 		return nil
 	}
 	var read Entry
@@ -232,14 +238,14 @@ func (c *check) content(ctx context.Context, s pipeline.PartitionState, entry En
 		{"sums without a factor", fmt.Sprint(value(read.NoFactor)), fmt.Sprint(value(entry.NoFactor))},
 	} {
 		if v.file != v.manifest {
-			c.differ(entry.Path, repairSite(s.Site), "%s: the file's columns give %s, the manifest says %s", v.what, v.file, v.manifest)
+			c.differ(entry.Path, c.lake.repairPartition(s.Partition), "%s: the file's columns give %s, the manifest says %s", v.what, v.file, v.manifest)
 		}
 	}
 	names := maps.Clone(read.Factors)
 	maps.Copy(names, entry.Factors)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if read.Factors[name] != entry.Factors[name] {
-			c.differ(entry.Path, repairSite(s.Site), "factor %q: the file's columns give %+v, the manifest says %+v",
+			c.differ(entry.Path, c.lake.repairPartition(s.Partition), "factor %q: the file's columns give %+v, the manifest says %+v",
 				name, read.Factors[name], entry.Factors[name])
 		}
 	}
@@ -317,17 +323,10 @@ type rowReader struct {
 }
 
 func (r *rowReader) each(rec arrow.Record, each func(*record.Row) error) error {
-	dates := rec.Column(0).(*array.Date32)
-	sites := rec.Column(1).(*array.String)
-	windows := rec.Column(2).(*array.Int64)
-	keys := rec.Column(3).(*array.FixedSizeBinary)
-	ordinals := rec.Column(4).(*array.Int32)
 	for i := range int(rec.NumRows()) {
-		r.row.UsageDate = record.Date(dates.Value(i))
-		r.row.Site = sites.Value(i)
-		r.row.WindowID = windows.Value(i)
-		r.row.Key = record.Hash(keys.Value(i))
-		r.row.Ordinal = ordinals.Value(i)
+		if len(r.layout.leading) > 0 {
+			r.lead(rec, i)
+		}
 		r.scratch = r.scratch[:0]
 		for n := range r.layout.stream.Fields {
 			r.row.Values[n] = r.value(r.layout.stream.Fields[n].Type, rec.Column(len(r.layout.leading)+n), i)
@@ -339,6 +338,15 @@ func (r *rowReader) each(rec arrow.Record, each func(*record.Row) error) error {
 	return nil
 }
 
+// lead reads the leading columns, in their order.
+func (r *rowReader) lead(rec arrow.Record, i int) {
+	r.row.UsageDate = record.Date(rec.Column(0).(*array.Date32).Value(i))
+	r.row.Site = rec.Column(1).(*array.String).Value(i)
+	r.row.WindowID = rec.Column(2).(*array.Int64).Value(i)
+	r.row.Key = record.Hash(rec.Column(3).(*array.FixedSizeBinary).Value(i))
+	r.row.Ordinal = rec.Column(4).(*array.Int32).Value(i)
+}
+
 func (r *rowReader) value(typ schemas.Type, column arrow.Array, i int) record.Value {
 	if column.IsNull(i) {
 		return record.Value{}
@@ -346,6 +354,14 @@ func (r *rowReader) value(typ schemas.Type, column arrow.Array, i int) record.Va
 	switch typ {
 	case schemas.Timestamp:
 		return record.Value{Valid: true, Int: int64(column.(*array.Timestamp).Value(i))}
+	case schemas.Bigint:
+		return record.Value{Valid: true, Int: column.(*array.Int64).Value(i)}
+	case schemas.Date:
+		return record.Value{Valid: true, Int: int64(column.(*array.Date32).Value(i))}
+	case schemas.Integer:
+		return record.Value{Valid: true, Int: int64(column.(*array.Int32).Value(i))}
+	case schemas.UUID:
+		return record.Value{Valid: true, Bytes: column.(*array.FixedSizeBinary).Value(i)}
 	case schemas.Decimal:
 		n := column.(*array.Decimal128).Value(i)
 		from := len(r.scratch)

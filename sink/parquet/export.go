@@ -19,10 +19,17 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
+// SharedStore is what a PartitionStore also is if its database feeds several streams of a lake. Without it a lake that is gone is known
+// to be so only if this very stream had files in it.
+type SharedStore interface {
+	// AnyExported tells whether the database knows of a file of any stream.
+	AnyExported(ctx context.Context) (bool, error)
+}
+
 // ExportOptions say what to export.
 type ExportOptions struct {
 	All   bool     // every partition, not only those that are dirty or damaged; also rebuilds a lost lake
-	Sites []string // only these sites; empty means all
+	Sites []string // only these sites; empty means all. A list's partitions are of pipeline.Tenant's
 
 	// Progress, where set, is called after each batch of rows, from one goroutine at a time. rowsTotal is the partition's rows at its
 	// last export: a guess, and 0 before the first.
@@ -90,8 +97,11 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 
 	err = l.exportPartitions(ctx, f, store, opt, states, manifest, &sum)
 	l.prune(manifest, states)
-	// The manifest tells the truth even if a partition failed: those before it are in place and marked.
-	if err := errors.Join(err, l.writeManifest(f, manifest)); err != nil {
+	if len(states) > 0 || !errors.Is(problem, fs.ErrNotExist) { // a stream that was never pulled gets no manifest
+		// It tells the truth even if a partition failed: those before it are in place and marked.
+		err = errors.Join(err, l.writeManifest(f, manifest))
+	}
+	if err != nil {
 		return sum, errors.Join(err, f.clear(l.staging())) // a half file would fill a full disk
 	}
 	return sum, l.refuseForeign(f, states)
@@ -140,7 +150,13 @@ func (l *Lake) settle(
 	if id != nil {
 		return states, id, nil
 	}
-	if !exportedBefore(states) {
+	lost := exportedBefore(states)
+	if shared, ok := store.(SharedStore); ok && !lost {
+		if lost, err = shared.AnyExported(ctx); err != nil {
+			return nil, nil, fmt.Errorf("ask for exported files: %w", err)
+		}
+	}
+	if !lost {
 		return states, nil, l.refuseStrangers(f)
 	}
 	if !rebuild {
@@ -207,14 +223,14 @@ func (l *Lake) exportPartitions(
 			began := time.Now()
 			exported, err := l.exportPartition(ctx, f, store, s.PartitionState, manifest, before, opt.Progress)
 			if err != nil {
-				return fmt.Errorf("export partition %s: %w", s.Partition, err)
+				return fmt.Errorf("export partition %s: %w", l.label(s.Partition), err)
 			}
 			sum.Exported = append(sum.Exported, exported)
 			sum.Rows += exported.File.Rows
 			if exported.Written {
 				sum.Bytes += exported.File.Bytes
 			}
-			l.log.Info("partition exported", zap.Stringer("partition", s.Partition), zap.String("reason", s.reason),
+			l.log.Info("partition exported", zap.String("stream", l.cfg.Stream.Name), zap.Stringer("partition", s.Partition), zap.String("reason", s.reason),
 				zap.Int64("rows", exported.File.Rows), zap.Int64("bytes", exported.File.Bytes), zap.Bool("written", exported.Written),
 				zap.Duration("took", time.Since(began)))
 			return nil
@@ -247,9 +263,9 @@ func (l *Lake) staleOnes(
 		reason, err := l.stale(f, manifest, s)
 		switch {
 		case err != nil:
-			return nil, nil, 0, fmt.Errorf("export partition %s: %w", s.Partition, err)
+			return nil, nil, 0, fmt.Errorf("export partition %s: %w", l.label(s.Partition), err)
 		case s.Archived && reason != "":
-			lost = append(lost, fmt.Sprintf("%s (%s)", s.Partition, reason))
+			lost = append(lost, fmt.Sprintf("%s (%s)", l.label(s.Partition), reason))
 		case !s.Archived && (reason != "" || opt.All):
 			stale = append(stale, stalePartition{s, cmp.Or(reason, "all were asked for")})
 		default:
@@ -425,29 +441,41 @@ func (l *Lake) refuseForeign(f *files, states []pipeline.PartitionState) error {
 	return fmt.Errorf("%w: move it away: %s", ErrForeignFile, strings.Join(foreign, ", "))
 }
 
-// foreign lists what stands in the lake but is no file of a partition of the ledger nor the lake's own metadata. Paths are relative to
-// the lake root.
+// foreign lists what stands where this stream answers for the lake but is no file of a partition of the ledger nor the lake's own
+// metadata. A list answers for its own folders, the metering records for all that is in no other stream's. Paths are relative to the
+// lake root.
 func (l *Lake) foreign(f *files, states []pipeline.PartitionState) ([]string, error) {
 	known := l.paths(states)
-	own := []string{strings.TrimPrefix(l.identityPath(), l.base+"/"), strings.TrimPrefix(l.manifestPath(), l.base+"/")}
+	own := []string{l.identityPath(), l.manifestPath()}
+	tops, others := []string{l.streamDir(l.cfg.Stream.Name), l.metaDir(l.cfg.Stream.Name)}, map[string]bool{}
+	if !l.cfg.Stream.IsList() {
+		tops = []string{l.base}
+		for _, name := range l.others {
+			others[l.streamDir(name)], others[l.metaDir(name)] = true, true
+		}
+	}
 	var foreign []string
-	err := fs.WalkDir(f.root.FS(), l.base, func(name string, d fs.DirEntry, err error) error {
-		path := strings.TrimPrefix(name, l.base+"/")
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+	for _, top := range tops {
+		err := fs.WalkDir(f.root.FS(), top, func(name string, d fs.DirEntry, err error) error {
+			path := strings.TrimPrefix(name, l.base+"/")
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err != nil:
+				return err
+			case d.IsDir() && others[name]:
+				return fs.SkipDir
+			case d.IsDir() || slices.Contains(own, name):
+				return nil
+			}
+			if _, ok := known[path]; !ok {
+				foreign = append(foreign, path)
+			}
 			return nil
-		case err != nil:
-			return err
-		case d.IsDir() || slices.Contains(own, path):
-			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look for foreign files: %w", err)
 		}
-		if _, ok := known[path]; !ok {
-			foreign = append(foreign, path)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look for foreign files: %w", err)
 	}
 	return foreign, nil
 }

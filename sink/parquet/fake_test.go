@@ -132,10 +132,11 @@ func (s *fakeStore) publish(p pipeline.Partition, rows func(yield func(*record.R
 	f := s.find(p)
 	f.rows = rows
 	f.state.DirtySeq++
-	f.windows = []pipeline.PublishedWindow{{
-		WindowID: 7, Generation: int(f.state.DirtySeq),
-		Window: pipeline.Window{Scope: pipeline.Scope{Site: p.Site}, Unit: pipeline.Month, From: p.From.Month(), To: p.From.AddMonths(1)},
-	}}
+	w := pipeline.Window{Scope: pipeline.Scope{Site: p.Site}, Unit: pipeline.Month, From: p.From.Month(), To: p.From.AddMonths(1)}
+	if p.Unit == pipeline.Whole {
+		w = pipeline.WholeWindow()
+	}
+	f.windows = []pipeline.PublishedWindow{{WindowID: 7, Generation: int(f.state.DirtySeq), Window: w}}
 }
 
 // keyed fills what follows from the row's values: hash, key, usage date.

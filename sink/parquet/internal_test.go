@@ -15,6 +15,9 @@ import (
 // SetStepHook has hook called before each step that changes the disk; its error makes the step fail.
 func (l *Lake) SetStepHook(hook func(step, name string) error) { l.before = hook }
 
+// SetOthers names the streams that have folders of their own in the lake, besides those of the program.
+func (l *Lake) SetOthers(streams ...string) { l.others = append(l.others, streams...) }
+
 // WriteRows writes partition p's rows as one Parquet file to w, in row groups that are small enough to have several in a test.
 func (l *Lake) WriteRows(ctx context.Context, p pipeline.Partition, w io.Writer, rows iter.Seq2[*record.Row, error]) error {
 	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, p), group: SmallGroupRows}

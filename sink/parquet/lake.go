@@ -1,4 +1,4 @@
-// Package parquet writes the lake: one Parquet file per partition of a stream, derived from the database and comparable with it.
+// Package parquet writes the lake: one Parquet file per partition of every stream, derived from the database and comparable with it.
 // It knows files and folders; it asks the database only through pipeline.PartitionStore.
 package parquet
 
@@ -34,13 +34,14 @@ var (
 	ErrForeignFile = errors.New("a foreign file is in the lake")
 )
 
-// Config says where the lake is and what it belongs to. Partition scheme, domain and zone are pinned in the lake at its first use.
+// Config says where the lake is, what it belongs to, and which of its streams is meant. Partition scheme, domain and zone are pinned in
+// the lake at its first use, for all of its streams.
 type Config struct {
 	Dir        string          // the lake root; its parent must exist and be writable, since files are staged beside the lake
-	Stream     *schemas.Stream // what the files hold
-	Unit       pipeline.Unit   // the length of a partition: pipeline.Month or pipeline.Day
+	Stream     *schemas.Stream // what the files hold, as declared: not its Stored form
+	Unit       pipeline.Unit   // the length of a partition: pipeline.Month or pipeline.Day; a list that is read whole has one file all the same
 	DomainID   string          // the tenant whose records these are
-	SourceZone string          // the zone that usage dates are in
+	SourceZone string          // the zone that usage and event dates are in
 	Rezone     bool            // take over a lake of another SourceZone: every row has been published anew under this one
 	Log        *zap.Logger     // nil logs nothing
 
@@ -48,11 +49,13 @@ type Config struct {
 	LockWait time.Duration
 }
 
-// Lake is a folder of Parquet files. Its methods may be called from several goroutines and processes; exports exclude one another.
+// Lake is one stream's share of a folder of Parquet files; every stream has a Lake of its own over the same folder. Its methods may be
+// called from several goroutines and processes; exports exclude one another, those of other streams included.
 type Lake struct {
 	cfg    Config
-	parent string // absolute and free of symlinks: the folder of both lake and staging
-	base   string // the lake's name in parent
+	others []string // streams with folders of their own in the lake
+	parent string   // absolute and free of symlinks: the folder of both lake and staging
+	base   string   // the lake's name in parent
 	layout *layout
 	schema *arrow.Schema
 	log    *zap.Logger
@@ -72,6 +75,11 @@ func Open(cfg Config) (*Lake, error) {
 	l := &Lake{cfg: cfg, parent: filepath.Dir(dir), base: filepath.Base(dir), log: cfg.Log}
 	if l.log == nil {
 		l.log = zap.NewNop()
+	}
+	for _, s := range schemas.All() {
+		if s.Name != cfg.Stream.Name {
+			l.others = append(l.others, s.Name)
+		}
 	}
 	if l.parent == dir {
 		return nil, fmt.Errorf("open lake %s: a file system's root can't be a lake, choose a subfolder", dir)
@@ -148,20 +156,54 @@ func (l *Lake) staging() string { return l.base + stagingSuffix }
 
 func (l *Lake) identityPath() string { return l.base + "/_meta/lake.json" }
 
-func (l *Lake) manifestPath() string {
-	return l.base + "/_meta/" + l.cfg.Stream.Name + "/manifest.json"
-}
+func (l *Lake) manifestPath() string { return l.metaDir(l.cfg.Stream.Name) + "/manifest.json" }
 
-// partitionPath returns the partition's file relative to the lake root. Only sites of the vendor's alphabet and dates are in it.
+// streamDir is the folder of a stream's files, metaDir that of its manifest.
+func (l *Lake) streamDir(stream string) string { return l.base + "/" + stream }
+
+func (l *Lake) metaDir(stream string) string { return l.base + "/_meta/" + stream }
+
+// partitionPath returns the partition's file relative to the lake root. Only names of streams, sites of the vendor's alphabet, and dates
+// are in it.
 func (l *Lake) partitionPath(p pipeline.Partition) (string, error) {
 	if err := (pipeline.Scope{Site: p.Site}).Validate(); err != nil {
-		return "", fmt.Errorf("path of partition %s: %w", p, err)
+		return "", fmt.Errorf("path of partition %s: %w", l.label(p), err)
 	}
-	if p.Unit != l.cfg.Unit {
+	whole := pipeline.WholeWindow()
+	if l.cfg.Stream.IsList() && p.Site != whole.Scope.Site || p.Unit == whole.Unit && p.From != whole.From {
+		return "", fmt.Errorf("path of partition %s of %s: a list has no such partition", p, l.cfg.Stream.Name)
+	}
+	if p.Unit != l.unit() {
 		return "", fmt.Errorf("%w: the database keeps partition %s by %s, the configuration says %s",
-			ErrLakeMismatch, p, p.Unit, l.cfg.Unit)
+			ErrLakeMismatch, l.label(p), p.Unit, l.unit())
 	}
-	return fmt.Sprintf("%s/site=%s/usage_%s=%s/data.parquet", l.cfg.Stream.Name, p.Site, partitionKey(p.Unit), partitionName(p)), nil
+	name := l.cfg.Stream.Name
+	switch l.cfg.Stream.Shape {
+	case schemas.Jobs:
+		return fmt.Sprintf("%s/site=%s/usage_%s=%s/data.parquet", name, p.Site, partitionKey(p.Unit), partitionName(p)), nil
+	case schemas.Events:
+		return fmt.Sprintf("%s/event_%s=%s/data.parquet", name, partitionKey(p.Unit), partitionName(p)), nil
+	}
+	return name + "/data.parquet", nil
+}
+
+// unit is that of the stream's partitions.
+func (l *Lake) unit() pipeline.Unit {
+	if l.layout.timed() {
+		return l.cfg.Unit
+	}
+	return pipeline.Whole
+}
+
+// label names the partition in errors: "hcso-213 2024-03", "audit_logs 2024-03", "subscriptions".
+func (l *Lake) label(p pipeline.Partition) string {
+	switch l.cfg.Stream.Shape {
+	case schemas.Jobs:
+		return p.String()
+	case schemas.Events:
+		return l.cfg.Stream.Name + " " + partitionName(p)
+	}
+	return l.cfg.Stream.Name
 }
 
 func partitionKey(u pipeline.Unit) string {
@@ -172,7 +214,10 @@ func partitionKey(u pipeline.Unit) string {
 }
 
 func partitionName(p pipeline.Partition) string {
-	if p.Unit == pipeline.Day {
+	switch p.Unit {
+	case pipeline.Whole:
+		return string(pipeline.Whole)
+	case pipeline.Day:
 		return p.From.String()
 	}
 	return p.From.MonthString()

@@ -40,7 +40,7 @@ func open(t testing.TB, dir string) *parquet.Lake {
 	return lake
 }
 
-func export(t testing.TB, lake *parquet.Lake, store *fakeStore, opt parquet.ExportOptions) parquet.Summary {
+func export(t testing.TB, lake *parquet.Lake, store pipeline.PartitionStore, opt parquet.ExportOptions) parquet.Summary {
 	t.Helper()
 	sum, err := lake.Export(t.Context(), store, opt)
 	if err != nil {
@@ -50,7 +50,7 @@ func export(t testing.TB, lake *parquet.Lake, store *fakeStore, opt parquet.Expo
 }
 
 // differences checks the lake and returns the findings as one text.
-func differences(t testing.TB, lake *parquet.Lake, store *fakeStore) string {
+func differences(t testing.TB, lake *parquet.Lake, store pipeline.PartitionStore) string {
 	t.Helper()
 	found, err := lake.Check(t.Context(), store, parquet.CheckOptions{})
 	if err != nil {

@@ -11,12 +11,14 @@ import (
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
 // formatVersion is that of lake.json and manifest.json. Raise it when an older program must not touch a lake.
 const formatVersion = 1
 
-// Identity is _meta/lake.json: what the lake belongs to, pinned at its first use.
+// Identity is _meta/lake.json: what the lake belongs to, pinned at its first use. Stream and SchemaVersion are always those of the metering
+// records: lakes were theirs alone once. Every other stream's version stands in its manifest.
 type Identity struct {
 	LakeID         string        `json:"lake_id"`
 	FormatVersion  int           `json:"format_version"`
@@ -40,18 +42,19 @@ type Manifest struct {
 	Files          []Entry       `json:"files"` // in the order of their paths
 }
 
-// Entry is what the manifest says of one file. Times are RFC 3339 in UTC with microseconds, absent from a file without rows.
+// Entry is what the manifest says of one file. Times are RFC 3339 in UTC with microseconds, absent from a file without rows and from a
+// list that is read whole.
 type Entry struct {
 	Path          string                     `json:"path"` // relative to the lake root
 	Site          string                     `json:"site"`
-	Partition     string                     `json:"partition"` // "2024-03", or "2024-03-01"
+	Partition     string                     `json:"partition"` // "2024-03", "2024-03-01", or "whole"
 	Rows          int64                      `json:"rows"`
 	Bytes         int64                      `json:"bytes"`
 	SHA256        string                     `json:"sha256"`
-	Digest        string                     `json:"digest"`  // record.Digest's sum over the rows
-	Factors       map[string]FactorSum       `json:"factors"` // by accumulate_factor_name as stored
+	Digest        string                     `json:"digest"`           // record.Digest's sum over the rows
+	Factors       map[string]FactorSum       `json:"factors,omitzero"` // by accumulate_factor_name as stored; nil if the stream has none
 	NoFactor      *FactorSum                 `json:"no_factor,omitempty"`
-	MinTime       string                     `json:"min_begin_time,omitempty"`
+	MinTime       string                     `json:"min_begin_time,omitempty"` // of events, of their time field
 	MaxTime       string                     `json:"max_begin_time,omitempty"`
 	DirtySeq      int64                      `json:"dirty_seq"` // the partition's in the snapshot that was read
 	Windows       []pipeline.PublishedWindow `json:"windows"`   // those with rows in the file, by id
@@ -89,7 +92,7 @@ func (m *Manifest) put(e Entry) {
 func (l *Lake) newManifest(lakeID string) *Manifest {
 	return &Manifest{
 		LakeID: lakeID, FormatVersion: formatVersion, Stream: l.cfg.Stream.Name, SchemaVersion: l.cfg.Stream.Version,
-		HashVersion: record.HashVersion, Writer: WriterVersion, Partition: l.cfg.Unit, SourceTimezone: l.cfg.SourceZone,
+		HashVersion: record.HashVersion, Writer: WriterVersion, Partition: l.unit(), SourceTimezone: l.cfg.SourceZone,
 		Files: []Entry{},
 	}
 }
@@ -136,7 +139,7 @@ func (l *Lake) readIdentity(f *files) (*Identity, error) {
 
 func (l *Lake) compareIdentity(id Identity) error {
 	for _, pin := range []struct{ what, lake, config string }{
-		{"stream", id.Stream, l.cfg.Stream.Name},
+		{"stream", id.Stream, schemas.SDR().Name},
 		{"partition", string(id.Partition), string(l.cfg.Unit)},
 		{"domain_id", id.DomainID, l.cfg.DomainID},
 		{"source_timezone", id.SourceTimezone, l.cfg.SourceZone},
@@ -145,9 +148,9 @@ func (l *Lake) compareIdentity(id Identity) error {
 			return fmt.Errorf("%w: %s has %s %q, the configuration says %q", ErrLakeMismatch, l.Dir(), pin.what, pin.lake, pin.config)
 		}
 	}
-	if id.FormatVersion > formatVersion || id.SchemaVersion > l.cfg.Stream.Version {
+	if known := schemas.SDR().Version; id.FormatVersion > formatVersion || id.SchemaVersion > known {
 		return fmt.Errorf("%w: %s has format %d and schema %d, this program knows %d and %d: use a newer program",
-			ErrLakeMismatch, l.Dir(), id.FormatVersion, id.SchemaVersion, formatVersion, l.cfg.Stream.Version)
+			ErrLakeMismatch, l.Dir(), id.FormatVersion, id.SchemaVersion, formatVersion, known)
 	}
 	return nil
 }
@@ -155,7 +158,7 @@ func (l *Lake) compareIdentity(id Identity) error {
 func (l *Lake) identity(lakeID string) Identity {
 	return Identity{
 		LakeID: lakeID, FormatVersion: formatVersion, Partition: l.cfg.Unit, DomainID: l.cfg.DomainID,
-		SourceTimezone: l.cfg.SourceZone, Stream: l.cfg.Stream.Name, SchemaVersion: l.cfg.Stream.Version,
+		SourceTimezone: l.cfg.SourceZone, Stream: schemas.SDR().Name, SchemaVersion: schemas.SDR().Version,
 	}
 }
 

@@ -35,7 +35,8 @@ const (
 	decimalScale     = 12
 )
 
-// leading are the derived columns that stand before the stream's fields. natural_key stays in the database: it can be computed.
+// leading are the derived columns of the metering records that stand before their fields. natural_key stays in the database: it can be
+// computed.
 var leading = [...]string{"usage_date", "site", "window_id", "record_key", "ordinal"}
 
 // freeText are fields whose values may all differ, and be long: a dictionary of them could outgrow the memory.
@@ -45,22 +46,35 @@ var freeText = [...]string{"extend_params", "extend_params2", "csb_params", "tag
 // encodings in the random order of a map: equal rows would give unequal bytes.
 const noLimit = 1 << 40
 
-// layout is the stream's columns with the positions that sums and digests need.
+// layout is the columns of a stream's files, with the positions that sums, digests and checks need; -1 for what it does not have.
 type layout struct {
-	stream      *schemas.Stream
-	leading     []schemas.Field
-	time        int // position in Fields of the usage time
-	factorName  int // of the factor's name, or -1
-	factorValue int // of the amount, or -1
+	declared *schemas.Stream // whose Fields are what the vendor sent: what record keys are made of
+	stream   *schemas.Stream // whose Fields are the rows' values: of a list, all stored columns
+	leading  []schemas.Field // of metering records, the columns that a row has beside its values; of a list, none
+
+	key         int // position in the values of record_key, which metering records have beside them
+	date        int // of the event date
+	time        int // of the usage time or event time
+	factorName  int // of the factor's name
+	factorValue int // of the amount
 }
 
 func newLayout(s *schemas.Stream) (*layout, error) {
+	stored := s.Stored()
 	l := &layout{
-		stream: s, time: s.Index(s.TimeField),
-		factorName: s.Index("accumulate_factor_name"), factorValue: s.Index("accumulate_factor_value"),
+		declared: s, stream: stored, key: stored.Index("record_key"), date: stored.Index("event_date"), time: stored.Index(s.TimeField),
+		factorName: stored.Index("accumulate_factor_name"), factorValue: stored.Index("accumulate_factor_value"),
 	}
-	if l.time < 0 {
+	if l.factorName < 0 || l.factorValue < 0 || stored.Fields[l.factorValue].Type != schemas.Decimal {
+		l.factorName, l.factorValue = -1, -1
+	}
+	switch {
+	case l.timed() && l.time < 0:
 		return nil, fmt.Errorf("lay out stream %s: there is no time field %q", s.Name, s.TimeField)
+	case s.IsList() && (len(s.Derived) == 0 || l.key < 0), s.Shape == schemas.Events && l.date < 0:
+		return nil, fmt.Errorf("lay out stream %s: its derived columns are not those of a list", s.Name)
+	case s.IsList():
+		return l, nil
 	}
 	for _, name := range leading {
 		i := slices.IndexFunc(s.Derived, func(f schemas.Field) bool { return f.Name == name })
@@ -72,6 +86,19 @@ func newLayout(s *schemas.Stream) (*layout, error) {
 		l.leading = append(l.leading, field)
 	}
 	return l, nil
+}
+
+// timed tells whether the files are partitioned by time; a list that is read whole is one file.
+func (l *layout) timed() bool {
+	return l.declared.Shape == schemas.Jobs || l.declared.Shape == schemas.Events
+}
+
+// rowName tells one row of the stream from another in errors.
+func (l *layout) rowName(row *record.Row) string {
+	if l.declared.IsList() {
+		return fmt.Sprintf("key %x", row.Values[l.key].Bytes)
+	}
+	return fmt.Sprintf("window %d, key %x, ordinal %d", row.WindowID, row.Key, row.Ordinal)
 }
 
 // columns are all columns of a file, in order.

@@ -1,6 +1,7 @@
 package parquet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,13 +12,15 @@ import (
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
-// tally is what a file is compared by: digest, exact sums, and span of usage time, all computed from the columns' values. Export
+// tally is what a file is compared by: digest, exact sums, and span of usage or event time, all computed from the columns' values. Export
 // takes it of the rows it writes, Check of the rows it reads back.
 type tally struct {
 	layout    *layout
-	hasher    *record.Hasher
+	hasher    *record.Hasher // of the row's values
+	vendor    *record.Hasher // of those that the vendor sent
 	partition pipeline.Partition
 
 	digest   record.Digest
@@ -33,7 +36,9 @@ type factorTally struct {
 }
 
 func newTally(l *layout, p pipeline.Partition) *tally {
-	return &tally{layout: l, hasher: record.NewHasher(l.stream), partition: p, factors: map[string]*factorTally{}}
+	return &tally{
+		layout: l, hasher: record.NewHasher(l.stream), vendor: record.NewHasher(l.declared), partition: p, factors: map[string]*factorTally{},
+	}
 }
 
 var (
@@ -44,24 +49,57 @@ var (
 // add counts one row and returns its amount, unscaled. A row that contradicts itself is an error: errKey if the values don't hash to
 // the key they are stored under, errPartition if site or date are of another file.
 func (t *tally) add(row *record.Row) (amount record.Int128, err error) {
-	if row.Site != t.partition.Site || row.UsageDate < t.partition.From || row.UsageDate >= t.partition.End() {
-		return amount, fmt.Errorf("%w: site %q, usage date %s", errPartition, row.Site, row.UsageDate)
+	if err := t.checkPartition(row); err != nil {
+		return amount, err
 	}
-	hash, begin := t.hasher.Content(row.Values), row.Values[t.layout.time].Int
-	if key := record.KeyOf(begin, hash); row.Key != key {
-		return amount, fmt.Errorf("%w: it is %x, the values give %x", errKey, row.Key, key)
+	hash := t.hasher.Content(row.Values)
+	if err := t.checkKey(row, hash); err != nil {
+		return amount, err
 	}
-	if t.layout.factorName >= 0 && t.layout.factorValue >= 0 {
+	if t.layout.factorName >= 0 {
 		if amount, err = t.addAmount(row.Values[t.layout.factorName], row.Values[t.layout.factorValue]); err != nil {
 			return amount, err
 		}
 	}
-	if t.digest.Count == 0 {
-		t.min, t.max = begin, begin
+	if t.layout.time >= 0 {
+		at := row.Values[t.layout.time].Int
+		if t.digest.Count == 0 {
+			t.min, t.max = at, at
+		}
+		t.min, t.max = min(t.min, at), max(t.max, at)
 	}
-	t.min, t.max = min(t.min, begin), max(t.max, begin)
 	t.digest.Add(hash)
 	return amount, nil
+}
+
+func (t *tally) checkPartition(row *record.Row) error {
+	within := func(d record.Date) bool { return t.partition.From <= d && d < t.partition.End() }
+	switch t.layout.declared.Shape {
+	case schemas.Jobs:
+		if row.Site != t.partition.Site || !within(row.UsageDate) {
+			return fmt.Errorf("%w: site %q, usage date %s", errPartition, row.Site, row.UsageDate)
+		}
+	case schemas.Events:
+		if d := record.Date(row.Values[t.layout.date].Int); !within(d) {
+			return fmt.Errorf("%w: event date %s", errPartition, d)
+		}
+	}
+	return nil
+}
+
+// checkKey compares the record key with the values; hash is that of all of them.
+func (t *tally) checkKey(row *record.Row, hash record.Hash) error {
+	stored, key := row.Key[:], hash
+	if t.layout.declared.IsList() {
+		stored, key = row.Values[t.layout.key].Bytes, t.vendor.Content(row.Values[len(t.layout.declared.Derived):])
+	}
+	if t.layout.time >= 0 {
+		key = record.KeyOf(row.Values[t.layout.time].Int, key)
+	}
+	if !bytes.Equal(stored, key[:]) {
+		return fmt.Errorf("%w: it is %x, the values give %x", errKey, stored, key)
+	}
+	return nil
 }
 
 func (t *tally) addAmount(name, value record.Value) (amount record.Int128, err error) {
@@ -106,16 +144,18 @@ func (f *factorTally) result() FactorSum {
 func (t *tally) fill(e *Entry) {
 	e.Rows = t.digest.Count
 	e.Digest = t.digest.Sum()
-	e.Factors = map[string]FactorSum{}
+	e.Factors, e.NoFactor, e.MinTime, e.MaxTime = nil, nil, "", ""
+	if t.layout.factorName >= 0 {
+		e.Factors = map[string]FactorSum{}
+	}
 	for name, f := range t.factors {
 		e.Factors[name] = f.result()
 	}
-	e.NoFactor, e.MinTime, e.MaxTime = nil, "", ""
 	if t.noFactor.records > 0 {
 		sum := t.noFactor.result()
 		e.NoFactor = &sum
 	}
-	if t.digest.Count > 0 {
+	if t.digest.Count > 0 && t.layout.time >= 0 {
 		e.MinTime, e.MaxTime = instant(t.min), instant(t.max)
 	}
 }

@@ -9,8 +9,12 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
-// Totals adds up the amounts of every file that the manifest names by factor, reading the files' columns.
+// Totals adds up the amounts of every file that the manifest names by factor, reading the files' columns; nil if the stream has no
+// factors.
 func (l *Lake) Totals(ctx context.Context) (totals map[string]FactorSum, err error) {
+	if l.layout.factorName < 0 {
+		return nil, nil
+	}
 	f, err := l.openFiles()
 	if err != nil {
 		return nil, err

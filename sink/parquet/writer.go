@@ -63,10 +63,10 @@ func (fw *fileWriter) collect(ctx context.Context, rows iter.Seq2[*record.Row, e
 		}
 		amount, err := fw.tally.add(row)
 		if err != nil {
-			return fmt.Errorf("row %d, window %d, key %x, ordinal %d: %w", fw.tally.digest.Count+1, row.WindowID, row.Key, row.Ordinal, err)
+			return fmt.Errorf("row %d, %s: %w", fw.tally.digest.Count+1, fw.layout.rowName(row), err)
 		}
 		if err := b.append(row, amount); err != nil {
-			return fmt.Errorf("row %d, window %d, key %x, ordinal %d: %w", fw.tally.digest.Count, row.WindowID, row.Key, row.Ordinal, err)
+			return fmt.Errorf("row %d, %s: %w", fw.tally.digest.Count, fw.layout.rowName(row), err)
 		}
 		if b.rows < batchRows {
 			continue

@@ -60,7 +60,7 @@ func TestCheckAndRepair(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			d.exec(t, fmt.Sprintf(test.damage, id))
-			found, _, err := d.Check(t.Context(), nil)
+			found, _, err := d.Check(t.Context(), stream, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,7 +75,7 @@ func TestCheckAndRepair(t *testing.T) {
 			if len(found) != len(test.what) {
 				t.Errorf("got %+v, want %d differences", found, len(test.what))
 			}
-			if found, _, err := d.Check(t.Context(), []int64{other.WindowID}); err != nil || len(found) > 0 {
+			if found, _, err := d.Check(t.Context(), stream, []int64{other.WindowID}); err != nil || len(found) > 0 {
 				t.Errorf("the other window: got %+v (%v)", found, err)
 			}
 
@@ -128,7 +128,7 @@ func TestCheckOrphans(t *testing.T) {
 			r.Retire = d.windows(t, north)
 			id := d.mustReplace(t, r)[0].WindowID
 			d.exec(t, fmt.Sprintf(test.make, id, retired.WindowID))
-			found, _, err := d.Check(t.Context(), nil)
+			found, _, err := d.Check(t.Context(), stream, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -148,7 +148,7 @@ func TestCheckOrphans(t *testing.T) {
 			if !slices.Equal(where, test.where) {
 				t.Errorf("got %+v, want orphans in %q", found, test.where)
 			}
-			if found, _, err := d.Check(t.Context(), nil); err != nil || slices.ContainsFunc(found, func(f postgres.Difference) bool { return f.Where != "window "+march.String() }) {
+			if found, _, err := d.Check(t.Context(), stream, nil); err != nil || slices.ContainsFunc(found, func(f postgres.Difference) bool { return f.Where != "window "+march.String() }) {
 				t.Errorf("after the repair: got %+v (%v)", found, err)
 			}
 		})
@@ -158,7 +158,7 @@ func TestCheckOrphans(t *testing.T) {
 func TestCheckCountsRecords(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	if found, records, err := d.Check(t.Context(), nil); err != nil || records != 0 || len(found) > 0 {
+	if found, records, err := d.Check(t.Context(), stream, nil); err != nil || records != 0 || len(found) > 0 {
 		t.Errorf("empty: got %v, %d records (%v)", found, records, err)
 	}
 	a := d.publish(t, march, someRecords(3))
@@ -167,7 +167,7 @@ func TestCheckCountsRecords(t *testing.T) {
 		ids  []int64
 		want int64
 	}{{nil, 7}, {[]int64{a.WindowID}, 3}, {[]int64{}, 0}} {
-		if found, records, err := d.Check(t.Context(), test.ids); err != nil || records != test.want || len(found) > 0 {
+		if found, records, err := d.Check(t.Context(), stream, test.ids); err != nil || records != test.want || len(found) > 0 {
 			t.Errorf("windows %v: got %v, %d records (%v), want %d", test.ids, found, records, err, test.want)
 		}
 	}

@@ -3,9 +3,13 @@ package postgres
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -17,28 +21,88 @@ const (
 	epochMicros = epochDays * 86400 * 1_000_000
 )
 
-// derivedColumns are the columns that sdr-sync adds, in the order of schemas.Stream.Derived.
-const derivedColumns = 6
-
-// rowCodec turns rows into binary COPY tuples and binary result columns back into rows. Columns: the derived ones, then the fields.
-type rowCodec struct {
-	types   []schemas.Type
-	columns string // comma separated, for SQL
-	hasher  func() *record.Hasher
+// carried is a column that a row carries beside its values.
+type carried struct {
+	name   string
+	append func(dst []byte, windowID int64, r *record.Row) []byte
+	decode func(raw []byte, r *record.Row) error
 }
 
-func newRowCodec(s *schemas.Stream) rowCodec {
-	c := rowCodec{hasher: func() *record.Hasher { return record.NewHasher(s) }}
-	names := make([]string, 0, derivedColumns+len(s.Fields))
-	for _, f := range s.Derived {
-		names = append(names, f.Name)
+// carriedColumn returns the column called name. It panics if rows carry no such thing.
+func carriedColumn(name string) carried {
+	c := carried{name: name}
+	switch name {
+	case "usage_date", "event_date":
+		c.append = func(dst []byte, _ int64, r *record.Row) []byte { return appendDate(dst, int64(r.UsageDate)) }
+		c.decode = func(raw []byte, r *record.Row) error {
+			days, err := decodeDate(raw)
+			r.UsageDate = record.Date(days)
+			return err
+		}
+	case "site":
+		c.append = func(dst []byte, _ int64, r *record.Row) []byte { return appendText(dst, r.Site) }
+		c.decode = func(raw []byte, r *record.Row) error {
+			if string(raw) != r.Site { // mostly it is the same, and costs no new string
+				r.Site = string(raw)
+			}
+			return nil
+		}
+	case "window_id":
+		c.append = func(dst []byte, windowID int64, _ *record.Row) []byte { return appendBigint(dst, windowID) }
+		c.decode = func(raw []byte, r *record.Row) error {
+			r.WindowID = int64(binary.BigEndian.Uint64(raw))
+			return nil
+		}
+	case "record_key":
+		c.append = func(dst []byte, _ int64, r *record.Row) []byte { return appendField(dst, r.Key[:]) }
+		c.decode = func(raw []byte, r *record.Row) error { copy(r.Key[:], raw); return nil }
+	case "ordinal":
+		c.append = func(dst []byte, _ int64, r *record.Row) []byte { return appendInteger(dst, r.Ordinal) }
+		c.decode = func(raw []byte, r *record.Row) error {
+			r.Ordinal = int32(binary.BigEndian.Uint32(raw))
+			return nil
+		}
+	case "natural_key":
+		c.append = func(dst []byte, _ int64, r *record.Row) []byte { return appendField(dst, r.NaturalKey[:]) }
+		c.decode = func(raw []byte, r *record.Row) error { copy(r.NaturalKey[:], raw); return nil }
+	default:
+		panic("postgres: rows carry no column " + name)
 	}
-	for _, f := range s.Fields {
-		names = append(names, f.Name)
+	return c
+}
+
+// rowCodec turns rows into binary COPY tuples and binary result columns back into rows. Columns: the carried ones, then the values.
+type rowCodec struct {
+	carried []carried
+	names   []string
+	types   []schemas.Type // of the values
+	columns string         // quoted and comma separated, for SQL
+}
+
+func newRowCodec(beside []string, fields []schemas.Field) rowCodec {
+	c := rowCodec{names: slices.Concat(beside, names(fields))}
+	for _, name := range beside {
+		c.carried = append(c.carried, carriedColumn(name))
+	}
+	for _, f := range fields {
 		c.types = append(c.types, f.Type)
 	}
-	c.columns = strings.Join(names, ", ")
+	c.columns = strings.Join(prefixedColumns("", c.names), ", ")
 	return c
+}
+
+// prefixedColumns returns the names quoted for SQL, each behind the prefix: "s.".
+func prefixedColumns(prefix string, names []string) []string {
+	quoted := make([]string, 0, len(names))
+	for _, name := range names {
+		quoted = append(quoted, prefix+pgx.Identifier{name}.Sanitize())
+	}
+	return quoted
+}
+
+// newRow returns a row with room for the values.
+func (c rowCodec) newRow() *record.Row {
+	return &record.Row{Values: make([]record.Value, len(c.types))}
 }
 
 // copyHeader and copyTrailer frame a binary COPY stream.
@@ -49,13 +113,10 @@ var (
 
 // appendTuple appends the row as one binary COPY tuple.
 func (c rowCodec) appendTuple(dst []byte, windowID int64, r *record.Row) ([]byte, error) {
-	dst = binary.BigEndian.AppendUint16(dst, uint16(derivedColumns+len(c.types)))
-	dst = appendInt32(appendLen(dst, 4), int32(r.UsageDate)-epochDays)
-	dst = append(appendLen(dst, len(r.Site)), r.Site...)
-	dst = binary.BigEndian.AppendUint64(appendLen(dst, 8), uint64(windowID))
-	dst = append(appendLen(dst, 16), r.Key[:]...)
-	dst = appendInt32(appendLen(dst, 4), r.Ordinal)
-	dst = append(appendLen(dst, 16), r.NaturalKey[:]...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(c.names)))
+	for _, column := range c.carried {
+		dst = column.append(dst, windowID, r)
+	}
 	for i, v := range r.Values {
 		if !v.Valid {
 			dst = appendLen(dst, -1)
@@ -63,7 +124,16 @@ func (c rowCodec) appendTuple(dst []byte, windowID int64, r *record.Row) ([]byte
 		}
 		switch c.types[i] {
 		case schemas.Timestamp:
-			dst = binary.BigEndian.AppendUint64(appendLen(dst, 8), uint64(v.Int-epochMicros))
+			dst = appendBigint(dst, v.Int-epochMicros)
+		case schemas.Date:
+			dst = appendDate(dst, v.Int)
+		case schemas.Bigint:
+			dst = appendBigint(dst, v.Int)
+		case schemas.Integer:
+			if v.Int != int64(int32(v.Int)) {
+				return nil, fmt.Errorf("encode integer %d: it needs more than 32 bits", v.Int)
+			}
+			dst = appendInteger(dst, int32(v.Int))
 		case schemas.Decimal:
 			var err error
 			if dst, err = appendNumeric(dst, v.Bytes); err != nil {
@@ -79,40 +149,34 @@ func (c rowCodec) appendTuple(dst []byte, windowID int64, r *record.Row) ([]byte
 	return dst, nil
 }
 
-// decode fills r from the binary values of one result row in the order of columns. Text values alias raw; decimals and JSON live in
+// decode fills r from the binary values of one result row in the order of columns. Text and UUIDs alias raw; decimals and JSON live in
 // arena, which is returned grown.
 func (c rowCodec) decode(raw [][]byte, arena []byte, r *record.Row) ([]byte, error) {
 	arena = arena[:0]
-	date := int32(binary.BigEndian.Uint32(raw[0]))
-	if date == math.MaxInt32 || date == math.MinInt32 {
-		return arena, fmt.Errorf("decode column 0: an infinite date")
+	for i, column := range c.carried {
+		if err := column.decode(raw[i], r); err != nil {
+			return arena, fmt.Errorf("decode column %s: %w", column.name, err)
+		}
 	}
-	r.UsageDate = record.Date(date + epochDays)
-	if string(raw[1]) != r.Site {
-		r.Site = string(raw[1])
-	}
-	r.WindowID = int64(binary.BigEndian.Uint64(raw[2]))
-	copy(r.Key[:], raw[3])
-	r.Ordinal = int32(binary.BigEndian.Uint32(raw[4]))
-	copy(r.NaturalKey[:], raw[5])
 	for i, t := range c.types {
-		b := raw[derivedColumns+i]
+		b := raw[len(c.carried)+i]
 		v := &r.Values[i]
 		if b == nil {
 			*v = record.Value{}
 			continue
 		}
-		v.Valid = true
+		v.Valid, v.Int = true, 0
 		start := len(arena)
 		var err error
 		switch t {
 		case schemas.Timestamp:
-			micros := int64(binary.BigEndian.Uint64(b))
-			if micros == math.MaxInt64 || micros == math.MinInt64 {
-				return arena, fmt.Errorf("decode column %d: an infinite time", derivedColumns+i)
-			}
-			v.Int, v.Bytes = micros+epochMicros, nil
-			continue
+			v.Int, err = decodeTime(b)
+		case schemas.Date:
+			v.Int, err = decodeDate(b)
+		case schemas.Bigint:
+			v.Int = int64(binary.BigEndian.Uint64(b))
+		case schemas.Integer:
+			v.Int = int64(int32(binary.BigEndian.Uint32(b)))
 		case schemas.Decimal:
 			arena, err = appendNumericText(arena, b)
 		case schemas.JSON:
@@ -122,12 +186,30 @@ func (c rowCodec) decode(raw [][]byte, arena []byte, r *record.Row) ([]byte, err
 			continue
 		}
 		if err != nil {
-			return arena, fmt.Errorf("decode column %d: %w", derivedColumns+i, err)
+			return arena, fmt.Errorf("decode column %s: %w", c.names[len(c.carried)+i], err)
 		}
 		v.Bytes = arena[start:len(arena):len(arena)]
 	}
 	return arena, nil
 }
+
+func decodeTime(b []byte) (micros int64, err error) {
+	micros = int64(binary.BigEndian.Uint64(b))
+	if micros == math.MaxInt64 || micros == math.MinInt64 {
+		return 0, errors.New("an infinite time")
+	}
+	return micros + epochMicros, nil
+}
+
+func decodeDate(b []byte) (days int64, err error) {
+	date := int32(binary.BigEndian.Uint32(b))
+	if date == math.MaxInt32 || date == math.MinInt32 {
+		return 0, errors.New("an infinite date")
+	}
+	return int64(date) + epochDays, nil
+}
+
+func appendDate(dst []byte, days int64) []byte { return appendInteger(dst, int32(days-epochDays)) }
 
 func appendLen(dst []byte, n int) []byte { return binary.BigEndian.AppendUint32(dst, uint32(int32(n))) }
 

@@ -185,10 +185,7 @@ func TestTupleAgainstPostgres(t *testing.T) {
 	t.Parallel()
 	conn := connect(t)
 	stream := schemas.SDR()
-	codec := newRowCodec(stream)
-	if got := derivedColumns; got != len(stream.Derived) {
-		t.Fatalf("the codec knows %d derived columns, the schema has %d", got, len(stream.Derived))
-	}
+	codec := newTable(stream).loaded
 	types := map[schemas.Type]string{
 		schemas.Text: "text", schemas.Timestamp: "timestamptz", schemas.Decimal: "numeric(38,12)", schemas.JSON: "jsonb", schemas.Date: "date",
 		schemas.Bigint: "bigint", schemas.Integer: "integer", schemas.UUID: "uuid",
@@ -277,9 +274,9 @@ func TestTupleAgainstPostgres(t *testing.T) {
 func TestInfinityIsRefused(t *testing.T) {
 	t.Parallel()
 	stream := schemas.SDR()
-	codec := newRowCodec(stream)
+	codec := newTable(stream).stored
 	finite := func() [][]byte {
-		raw := make([][]byte, derivedColumns+len(stream.Fields))
+		raw := make([][]byte, len(codec.names))
 		for i, n := range []int{4, 1, 8, 16, 4, 16} {
 			raw[i] = make([]byte, n)
 		}
@@ -289,7 +286,7 @@ func TestInfinityIsRefused(t *testing.T) {
 	if _, err := codec.decode(finite(), nil, row); err != nil {
 		t.Fatalf("finite: %v", err)
 	}
-	end := derivedColumns + stream.Index("end_time")
+	end := slices.Index(codec.names, "end_time")
 	for name, change := range map[string]func(raw [][]byte){
 		"time infinity":  func(raw [][]byte) { raw[end] = binary.BigEndian.AppendUint64(nil, math.MaxInt64) },
 		"time -infinity": func(raw [][]byte) { raw[end] = binary.BigEndian.AppendUint64(nil, 1<<63) },

@@ -367,11 +367,11 @@ func TestConnectionsAreGone(t *testing.T) {
 	d := newDatabase(t)
 	d.publish(t, march, someRecords(3))
 	r := d.replacement(d.prepare(t, march, append(someRecords(3), sdr("20240501000000", "vm", "1"))))
-	err := d.WithLeases(t.Context(), stream, []pipeline.Scope{north}, func(ctx context.Context, tokens map[pipeline.Scope]int64) error {
+	err := d.WithLeases(t.Context(), []pipeline.StreamScope{of(north)}, func(ctx context.Context, tokens map[pipeline.StreamScope]int64) error {
 		const pooled = "pg_stat_activity WHERE datname = current_database() AND application_name = 'sdr-sync'"
 		d.exec(t, "SELECT pg_terminate_backend(pid) FROM "+pooled)
 		d.await(t, "the backends are gone", "SELECT NOT EXISTS (SELECT FROM "+pooled+")")
-		r.LeaseToken = tokens[north]
+		r.LeaseToken = tokens[of(north)]
 		_, err := d.Publish(ctx, r)
 		return err
 	})

@@ -61,9 +61,9 @@ func writeTuples[T any](w io.Writer, items iter.Seq2[T, error], appendTuple func
 
 // rows runs a query for the codec's columns and yields each row, good until the next one. The binary format is asked for, so nothing
 // is parsed from text.
-func (db *DB) rows(ctx context.Context, tx pgx.Tx, query string, args ...any) iter.Seq2[*record.Row, error] {
+func (c rowCodec) rows(ctx context.Context, tx pgx.Tx, query string, args ...any) iter.Seq2[*record.Row, error] {
 	return func(yield func(*record.Row, error) bool) {
-		row := record.NewRow(db.stream)
+		row := c.newRow()
 		var arena []byte
 		result, err := tx.Query(ctx, query, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 		if err != nil {
@@ -72,7 +72,7 @@ func (db *DB) rows(ctx context.Context, tx pgx.Tx, query string, args ...any) it
 		}
 		defer result.Close()
 		for result.Next() {
-			if arena, err = db.sdr.decode(result.RawValues(), arena, row); err != nil {
+			if arena, err = c.decode(result.RawValues(), arena, row); err != nil {
 				yield(nil, err)
 				return
 			}

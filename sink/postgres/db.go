@@ -1,5 +1,5 @@
 // Package postgres keeps the ledger and publishes windows: one transaction replaces a window, its quarantine and its share of the
-// daily sums, fenced by the scope's lease. It is the only place with SQL at run time.
+// daily sums, or brings a list that was read whole up to date, fenced by the scope's lease. It is the only place with SQL at run time.
 package postgres
 
 import (
@@ -26,11 +26,12 @@ import (
 
 // Config says which database, and how it is used.
 type Config struct {
-	URL        pipeline.Secret // libpq URL or key=value string
-	Lease      time.Duration   // how long a lease lives without a heartbeat; 60 s if zero
-	Parallel   int             // windows published at once; 4 if zero
-	Unit       pipeline.Unit   // length of a Parquet partition; month if empty
-	SourceZone *time.Location  // zone of usage dates; UTC if nil
+	URL        pipeline.Secret   // libpq URL or key=value string
+	Lease      time.Duration     // how long a lease lives without a heartbeat; 60 s if zero
+	Parallel   int               // windows published at once; 4 if zero
+	Unit       pipeline.Unit     // length of a Parquet partition; month if empty
+	Streams    []*schemas.Stream // whose tables the database has; schemas.All() if nil
+	SourceZone *time.Location    // zone of usage dates; UTC if nil
 	Log        *zap.Logger
 	Now        pipeline.Clock
 }
@@ -39,8 +40,7 @@ type Config struct {
 type DB struct {
 	pool   *pgxpool.Pool
 	cfg    Config
-	stream *schemas.Stream
-	sdr    rowCodec
+	tables map[string]*table // by stream
 }
 
 // ErrSchemaVersion says that the database schema and this program do not fit.
@@ -59,6 +59,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if cfg.Unit == "" {
 		cfg.Unit = pipeline.Month
+	}
+	if cfg.Streams == nil {
+		cfg.Streams = schemas.All()
 	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
@@ -89,8 +92,10 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	stream := schemas.SDR()
-	db := &DB{pool: pool, cfg: cfg, stream: stream, sdr: newRowCodec(stream)}
+	db := &DB{pool: pool, cfg: cfg, tables: map[string]*table{}}
+	for _, s := range cfg.Streams {
+		db.tables[s.Name] = newTable(s)
+	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("reach the database: %w", err)

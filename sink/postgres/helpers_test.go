@@ -48,13 +48,22 @@ type database struct {
 // means it.
 var migrate sync.Mutex
 
-// newDatabase returns an empty, migrated database of the test's own.
+// ledgerVersion is the last migration of the ledger and the metering records; those behind it are of lists.
+const ledgerVersion = 4
+
+// newDatabase returns an empty database of the test's own, migrated but for the tables of lists.
 func newDatabase(t *testing.T) *database {
+	t.Helper()
+	return migrated(t, ledgerVersion)
+}
+
+// migrated returns an empty database of the test's own, migrated to version.
+func migrated(t *testing.T, version int64) *database {
 	t.Helper()
 	url := pgtest.Database(t)
 	d := &database{DB: openURL(t, url), url: url, admin: adminPool(t, url)}
 	migrate.Lock()
-	_, err := d.Migrate(t.Context(), -1)
+	_, err := d.Migrate(t.Context(), version)
 	migrate.Unlock()
 	if err != nil {
 		t.Fatal(err)
@@ -294,10 +303,21 @@ func (d *database) replacement(ps ...pipeline.Publication) pipeline.Replacement 
 	return pipeline.Replacement{Stream: stream, RunID: d.run, Scope: ps[0].Job.Window.Scope, Publish: ps, MinRatio: 0.5}
 }
 
+// of returns the scope of the metering records.
+func of(s pipeline.Scope) pipeline.StreamScope { return pipeline.StreamScope{Stream: stream, Scope: s} }
+
+func ofAll(scopes []pipeline.Scope) []pipeline.StreamScope {
+	var all []pipeline.StreamScope
+	for _, s := range scopes {
+		all = append(all, of(s))
+	}
+	return all
+}
+
 // replace carries r out through db under the scope's lease.
 func replace(ctx context.Context, db *postgres.DB, r pipeline.Replacement) (outcomes []pipeline.Outcome, err error) {
-	err = db.WithLeases(ctx, stream, []pipeline.Scope{r.Scope}, func(ctx context.Context, tokens map[pipeline.Scope]int64) error {
-		r.LeaseToken = tokens[r.Scope]
+	err = db.WithLeases(ctx, []pipeline.StreamScope{{Stream: r.Stream, Scope: r.Scope}}, func(ctx context.Context, tokens map[pipeline.StreamScope]int64) error {
+		r.LeaseToken = tokens[pipeline.StreamScope{Stream: r.Stream, Scope: r.Scope}]
 		outcomes, err = db.Publish(ctx, r)
 		return err
 	})
@@ -340,14 +360,14 @@ func (d *database) checkSums(t *testing.T) {
 // export marks every partition as exported, as it stands.
 func (d *database) export(t *testing.T) {
 	t.Helper()
-	states, err := d.Partitions(t.Context())
+	states, err := d.Store(stream).Partitions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	hasher := record.NewHasher(schemas.SDR())
 	for _, s := range states {
 		var content record.Digest
-		err := d.ReadPartition(t.Context(), s.Partition, func(_ pipeline.PartitionState, _ []pipeline.PublishedWindow, rows iter.Seq2[*record.Row, error]) error {
+		err := d.Store(stream).ReadPartition(t.Context(), s.Partition, func(_ pipeline.PartitionState, _ []pipeline.PublishedWindow, rows iter.Seq2[*record.Row, error]) error {
 			for row, err := range rows {
 				if err != nil {
 					return err
@@ -359,7 +379,7 @@ func (d *database) export(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := d.MarkExported(t.Context(), s.Partition, s.DirtySeq, pipeline.FileFacts{Rows: content.Count, Digest: content.Sum()}); err != nil {
+		if err := d.Store(stream).MarkExported(t.Context(), s.Partition, s.DirtySeq, pipeline.FileFacts{Rows: content.Count, Digest: content.Sum()}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -367,7 +387,7 @@ func (d *database) export(t *testing.T) {
 
 func (d *database) checkClean(t *testing.T) {
 	t.Helper()
-	found, _, err := d.Check(t.Context(), nil)
+	found, _, err := d.Check(t.Context(), stream, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +449,7 @@ func (d *database) windows(t *testing.T, s pipeline.Scope) []pipeline.WindowStat
 // dirty returns the dirty_seq of each partition of the site, by its first date.
 func (d *database) dirty(t *testing.T) map[string]int64 {
 	t.Helper()
-	states, err := d.Partitions(t.Context())
+	states, err := d.Store(stream).Partitions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

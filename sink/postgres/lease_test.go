@@ -25,7 +25,7 @@ func holdLease(url string) int {
 	db, err := postgres.Open(ctx, postgres.Config{URL: pipeline.Secret(url), Lease: time.Hour})
 	if err == nil {
 		defer db.Close()
-		err = db.WithLeases(ctx, stream, []pipeline.Scope{north}, func(context.Context, map[pipeline.Scope]int64) error {
+		err = db.WithLeases(ctx, []pipeline.StreamScope{of(north)}, func(context.Context, map[pipeline.StreamScope]int64) error {
 			fmt.Println("held")
 			_, err := io.Copy(io.Discard, os.Stdin)
 			return err
@@ -68,15 +68,15 @@ func startHolder(t *testing.T, d *database) (cmd *exec.Cmd, input io.Closer) {
 }
 
 // hold keeps the leases until release is called, which returns how it ended.
-func hold(t *testing.T, db *postgres.DB, scopes ...pipeline.Scope) (held context.Context, tokens map[pipeline.Scope]int64, release func() error) {
+func hold(t *testing.T, db *postgres.DB, scopes ...pipeline.Scope) (held context.Context, tokens map[pipeline.StreamScope]int64, release func() error) {
 	t.Helper()
 	type grant struct {
 		ctx    context.Context
-		tokens map[pipeline.Scope]int64
+		tokens map[pipeline.StreamScope]int64
 	}
 	granted, end, result := make(chan grant, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
-		err := db.WithLeases(t.Context(), stream, scopes, func(ctx context.Context, tokens map[pipeline.Scope]int64) error {
+		err := db.WithLeases(t.Context(), ofAll(scopes), func(ctx context.Context, tokens map[pipeline.StreamScope]int64) error {
 			granted <- grant{ctx, tokens}
 			<-end
 			return context.Cause(ctx)
@@ -94,9 +94,9 @@ func hold(t *testing.T, db *postgres.DB, scopes ...pipeline.Scope) (held context
 	}
 }
 
-func tryLease(t *testing.T, db *postgres.DB, scopes ...pipeline.Scope) (tokens map[pipeline.Scope]int64, err error) {
+func tryLease(t *testing.T, db *postgres.DB, scopes ...pipeline.Scope) (tokens map[pipeline.StreamScope]int64, err error) {
 	t.Helper()
-	err = db.WithLeases(t.Context(), stream, scopes, func(_ context.Context, granted map[pipeline.Scope]int64) error {
+	err = db.WithLeases(t.Context(), ofAll(scopes), func(_ context.Context, granted map[pipeline.StreamScope]int64) error {
 		tokens = granted
 		return nil
 	})
@@ -118,7 +118,7 @@ func TestLeaseIsExclusive(t *testing.T) {
 		}
 	}
 	leases, err := d.Leases(t.Context())
-	if err != nil || len(leases) != 1 || leases[0].Scope != north || leases[0].Token != tokens[north] || !leases[0].Live || leases[0].Stream != stream ||
+	if err != nil || len(leases) != 1 || leases[0].Scope != north || leases[0].Token != tokens[of(north)] || !leases[0].Live || leases[0].Stream != stream ||
 		leases[0].Expires.Sub(leases[0].Acquired) < 30*time.Second || !strings.Contains(leases[0].Holder, fmt.Sprint(os.Getpid())) {
 		t.Errorf("got %+v (%v)", leases, err)
 	}
@@ -129,8 +129,8 @@ func TestLeaseIsExclusive(t *testing.T) {
 		t.Errorf("after the release: got %+v (%v)", leases, err)
 	}
 	again, err := tryLease(t, d.DB, north)
-	if err != nil || again[north] <= tokens[north] {
-		t.Errorf("got token %d after %d (%v)", again[north], tokens[north], err)
+	if err != nil || again[of(north)] <= tokens[of(north)] {
+		t.Errorf("got token %d after %d (%v)", again[of(north)], tokens[of(north)], err)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestLeasesAreTakenInOneOrder(t *testing.T) {
 			scopes = []pipeline.Scope{east, north}
 		}
 		wg.Go(func() {
-			err := d.WithLeases(t.Context(), stream, scopes, func(_ context.Context, tokens map[pipeline.Scope]int64) error {
+			err := d.WithLeases(t.Context(), ofAll(scopes), func(_ context.Context, tokens map[pipeline.StreamScope]int64) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if inside++; inside > 1 {
@@ -193,7 +193,7 @@ func TestLeasesAllOrNothing(t *testing.T) {
 	}
 	// The same scope of another stream is another lease.
 	_, _, release = hold(t, d.DB, north)
-	if err := d.WithLeases(t.Context(), "subscriptions", []pipeline.Scope{north}, func(context.Context, map[pipeline.Scope]int64) error { return nil }); err != nil {
+	if err := d.WithLeases(t.Context(), []pipeline.StreamScope{{Stream: "subscriptions", Scope: north}}, func(context.Context, map[pipeline.StreamScope]int64) error { return nil }); err != nil {
 		t.Error(err)
 	}
 	if err := release(); err != nil {
@@ -210,15 +210,15 @@ func TestLeaseRunsOut(t *testing.T) {
 	// It ran out while the old holder was stopped, as it seems: with its token the heartbeat would be faster than the new holder.
 	d.exec(t, "UPDATE sdr_sync.lease SET expires_at = now() - interval '1 hour', token = nextval('sdr_sync.lease_token') WHERE region = $1", north.Region)
 	_, newTokens, releaseNew := hold(t, d.DB, north)
-	if newTokens[north] <= tokens[north] {
-		t.Errorf("got token %d after %d", newTokens[north], tokens[north])
+	if newTokens[of(north)] <= tokens[of(north)] {
+		t.Errorf("got token %d after %d", newTokens[of(north)], tokens[of(north)])
 	}
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, pipeline.ErrFenced) || !strings.Contains(cause.Error(), north.String()) {
 		t.Errorf("the old holder's context ended with %v", cause)
 	}
 	r := d.replacement(d.prepare(t, march, someRecords(3)))
-	r.LeaseToken = tokens[north]
+	r.LeaseToken = tokens[of(north)]
 	if _, err := d.Publish(t.Context(), r); !errors.Is(err, pipeline.ErrFenced) {
 		t.Errorf("the old holder publishes: got %v", err)
 	}
@@ -226,10 +226,10 @@ func TestLeaseRunsOut(t *testing.T) {
 		t.Errorf("the old holder's end: got %v", err)
 	}
 	leases, err := d.Leases(t.Context())
-	if err != nil || len(leases) != 1 || leases[0].Token != newTokens[north] {
+	if err != nil || len(leases) != 1 || leases[0].Token != newTokens[of(north)] {
 		t.Errorf("got %+v (%v), want the new holder's lease", leases, err)
 	}
-	r.LeaseToken = newTokens[north]
+	r.LeaseToken = newTokens[of(north)]
 	if _, err := d.Publish(t.Context(), r); err != nil {
 		t.Errorf("the new holder publishes: %v", err)
 	}
@@ -339,7 +339,7 @@ func TestHeartbeat(t *testing.T) {
 		t.Errorf("the holder was told to stop: %v", context.Cause(ctx))
 	}
 	r := d.replacement(d.prepare(t, march, someRecords(3)))
-	r.LeaseToken = tokens[north]
+	r.LeaseToken = tokens[of(north)]
 	if _, err := db.Publish(t.Context(), r); err != nil {
 		t.Error(err)
 	}
@@ -364,7 +364,7 @@ func TestReleaseLease(t *testing.T) {
 		t.Errorf("the holder ended with %v", err)
 	}
 	r := d.replacement(d.prepare(t, march, someRecords(3)))
-	r.LeaseToken = tokens[north]
+	r.LeaseToken = tokens[of(north)]
 	if _, err := d.Publish(t.Context(), r); !errors.Is(err, pipeline.ErrFenced) {
 		t.Errorf("got %v", err)
 	}
@@ -378,7 +378,7 @@ func TestLeaseAfterAnError(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := d.WithLeases(ctx, stream, []pipeline.Scope{north}, func(context.Context, map[pipeline.Scope]int64) error {
+	err := d.WithLeases(ctx, []pipeline.StreamScope{of(north)}, func(context.Context, map[pipeline.StreamScope]int64) error {
 		cancel()
 		return errTorn
 	})

@@ -152,21 +152,39 @@ func (db *DB) SaveJob(ctx context.Context, j pipeline.Job) (pipeline.Job, error)
 // UpdateJob stores state, progress, counts, times and note of a live job. One that has come to its end stays there: a run that lost
 // its lease must not bring it back to life.
 func (db *DB) UpdateJob(ctx context.Context, j pipeline.Job) error {
-	_, err := db.pool.Exec(ctx, updateJob+" AND state IN ('open', 'landed')", updateJobArgs(j, db.cfg.Now(), nil, nil)...)
+	args, err := updateJobArgs(j, db.cfg.Now(), jobResult{})
+	if err == nil {
+		_, err = db.pool.Exec(ctx, updateJob+" AND state IN ('open', 'landed')", args...)
+	}
 	return wrap(err, "store the state of job %d", j.Row)
 }
 
 const updateJob = `
 	UPDATE sdr_sync.job SET state = $2, progress = $3, pages = $4, records = $5, quarantined = $6, landed_bytes = $7,
-		ready_at = $8, landed_at = $9, note = nullif($10, ''), window_id = $12, generation = $13,
+		ready_at = $8, landed_at = $9, note = nullif($10, ''), window_id = $12, generation = $13, changes = $14::jsonb,
 		finished_at = CASE WHEN $2 IN ('open', 'landed') THEN NULL ELSE $11::timestamptz END
 	WHERE job_row = $1`
 
-func updateJobArgs(j pipeline.Job, now time.Time, windowID *int64, generation *int) []any {
+// jobResult is what a job came to; nil where there is none.
+type jobResult struct {
+	windowID   *int64
+	generation *int
+	changes    *pipeline.Changes // of a list that is read whole
+}
+
+func updateJobArgs(j pipeline.Job, now time.Time, r jobResult) ([]any, error) {
+	var changes *string
+	if r.changes != nil {
+		text, err := json.Marshal(r.changes)
+		if err != nil {
+			return nil, wrap(err, "encode the changes")
+		}
+		changes = new(string(text))
+	}
 	return []any{
 		j.Row, j.State, j.Progress, j.Pages, j.Records, j.Quarantined, j.LandedBytes, timeArg(j.ReadyAt), timeArg(j.LandedAt), j.Note, now,
-		windowID, generation,
-	}
+		r.windowID, r.generation, changes,
+	}, nil
 }
 
 // Pace is what the ledger's history says about a scope's jobs. Zero values mean that there is no history.

@@ -264,7 +264,7 @@ func TestPins(t *testing.T) {
 		t.Errorf("after pinning again: %v", err)
 	}
 	for _, id := range []string{"lake-1", "lake-2"} {
-		if v, err := d.PinLake(ctx, id); err != nil || v != "lake-1" {
+		if v, err := d.Store(stream).PinLake(ctx, id); err != nil || v != "lake-1" {
 			t.Errorf("lake: got %q (%v), want the first", v, err)
 		}
 	}

@@ -111,7 +111,7 @@ func (db *DB) CheckPrivileges(ctx context.Context) error {
 	var ok bool
 	err := db.pool.QueryRow(ctx, `
 		SELECT current_user, has_table_privilege('billing.sdr', 'INSERT') AND has_table_privilege('sdr_sync.window', 'UPDATE')
-			AND has_function_privilege('sdr_sync.ensure_partition(date)', 'EXECUTE')
+			AND has_function_privilege('sdr_sync.ensure_partition(text, date)', 'EXECUTE')
 			AND has_database_privilege(current_database(), 'TEMPORARY')`).Scan(&user, &ok)
 	if err == nil && !ok {
 		err = fmt.Errorf("the login %s may not write; run as a superuser: GRANT sdr_sync_writer TO %s", user, pgx.Identifier{user}.Sanitize())

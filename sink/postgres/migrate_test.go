@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sdr-sync/sdr-sync/migrations"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
@@ -19,7 +23,23 @@ import (
 	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
 )
 
-const newest = 3
+// versions are the numbers of all migrations.
+func versions(t *testing.T) []int64 {
+	t.Helper()
+	names, err := fs.Glob(migrations.Files, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []int64
+	for _, name := range names {
+		number, err := strconv.ParseInt(name[:4], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, number)
+	}
+	return all
+}
 
 func TestMigrate(t *testing.T) {
 	t.Parallel()
@@ -43,22 +63,27 @@ func TestMigrate(t *testing.T) {
 			WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('sdr_sync', 'billing')) ORDER BY 1`)
 	}
 
-	run(-1, newest)
+	all := versions(t)
+	run(-1, len(all))
 	full := objects()
 	if len(full) < 10 {
 		t.Fatalf("only these objects are there: %q", full)
 	}
 	run(-1, 0)
-	d.exec(t, "SELECT sdr_sync.ensure_partition('2024-03-05')")
-	run(0, newest)
+	d.exec(t, "SELECT sdr_sync.ensure_partition('billing.sdr', '2024-03-05')")
+	run(0, len(all))
 	if rest := objects(); len(rest) != 3 { // goose's own table, its key and its sequence
 		t.Errorf("after going down: got %q", rest)
 	}
-	run(-1, newest)
+	run(-1, len(all))
 	checkEqual(t, "objects after down and up", objects(), full)
-	run(2, 1)
-	run(3, 1)
-	checkEqual(t, "objects after one step down and up", objects(), full)
+	for i := len(all) - 1; i > 1; i-- { // each step down and up
+		before := objects()
+		run(all[i-1], 1)
+		run(all[i], 1)
+		checkEqual(t, fmt.Sprintf("objects after %d went down and up", all[i]), objects(), before)
+		run(all[i-1], 1)
+	}
 	if public := list[string](t, d, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"); len(public) > 0 {
 		t.Errorf("in public: %q", public)
 	}
@@ -84,8 +109,8 @@ func TestMigrateFourAtOnce(t *testing.T) {
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	if sum := ran[0] + ran[1] + ran[2] + ran[3]; sum != newest {
-		t.Errorf("got %v migrations, want %d in all", ran, newest)
+	if sum, want := ran[0]+ran[1]+ran[2]+ran[3], len(versions(t)); sum != want {
+		t.Errorf("got %v migrations, want %d in all", ran, want)
 	}
 	if err := db.CheckSchema(t.Context()); err != nil {
 		t.Error(err)
@@ -200,7 +225,7 @@ func TestMigrateRoles(t *testing.T) {
 
 func TestCheckSchema(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := migrated(t, -1)
 	if err := d.CheckSchema(t.Context()); err != nil {
 		t.Errorf("newest: %v", err)
 	}
@@ -246,8 +271,8 @@ func mustMigrate(t *testing.T, d *database, version int64) {
 
 func TestEverythingHasAComment(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	d.exec(t, "SELECT sdr_sync.ensure_partition('2024-03-05')")
+	d := migrated(t, -1)
+	d.exec(t, "SELECT sdr_sync.ensure_partition('billing.sdr', '2024-03-05')")
 	silent := list[string](t, d, `
 		WITH ours AS (
 			SELECT oid FROM pg_class
@@ -266,29 +291,31 @@ func TestEverythingHasAComment(t *testing.T) {
 	}
 }
 
-func TestTableFollowsSchema(t *testing.T) {
+func TestTablesFollowSchemas(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := migrated(t, -1)
 	types := map[schemas.Type]string{
 		schemas.Text: "text", schemas.Timestamp: "timestamp with time zone", schemas.Decimal: "numeric(38,12)", schemas.JSON: "jsonb",
 		schemas.Date: "date", schemas.Bigint: "bigint", schemas.Integer: "integer", schemas.UUID: "uuid",
 	}
-	var want []string
-	line := func(f schemas.Field, required bool) {
-		want = append(want, fmt.Sprintf("%s %s %t %s", f.Name, types[f.Type], required, f.Comment()))
-	}
-	for _, f := range schemas.SDR().Derived {
-		line(f, true)
-	}
-	for _, f := range schemas.SDR().Fields {
-		line(f, f.Required)
-	}
 	const columns = `
 		SELECT concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull::text, col_description(attrelid, attnum))
 		FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`
-	checkEqual(t, "columns of billing.sdr", list[string](t, d, columns, "billing.sdr"), want)
-	d.exec(t, "SELECT sdr_sync.ensure_partition('2024-03-05')")
-	checkEqual(t, "columns of the partition", list[string](t, d, columns, "billing.sdr_2024_03"), want)
+	for _, s := range schemas.All() {
+		t.Run(s.Name, func(t *testing.T) {
+			var want []string
+			for _, f := range slices.Concat(s.Derived, s.Fields) {
+				required := f.Required || !s.IsList() && slices.ContainsFunc(s.Derived, func(d schemas.Field) bool { return d.Name == f.Name })
+				want = append(want, fmt.Sprintf("%s %s %t %s", f.Name, types[f.Type], required, f.Comment()))
+			}
+			checkEqual(t, "columns of "+s.Table, list[string](t, d, columns, s.Table), want)
+			if s.TimeField == "" {
+				return
+			}
+			d.exec(t, "SELECT sdr_sync.ensure_partition('"+s.Table+"', '2024-03-05')")
+			checkEqual(t, "columns of the partition", list[string](t, d, columns, s.Table+"_2024_03"), want)
+		})
+	}
 }
 
 func TestEnsurePartition(t *testing.T) {
@@ -299,7 +326,7 @@ func TestEnsurePartition(t *testing.T) {
 	for i := range 10 {
 		month := []string{"2023-12-31", "2024-01-01", "2024-02-29", "2024-12-15", "1999-02-28"}[i%5]
 		wg.Go(func() {
-			if _, err := d.admin.Exec(t.Context(), "SELECT sdr_sync.ensure_partition($1::date)", month); err != nil {
+			if _, err := d.admin.Exec(t.Context(), "SELECT sdr_sync.ensure_partition('billing.sdr', $1::date)", month); err != nil {
 				t.Error(err)
 			}
 		})
@@ -344,11 +371,11 @@ func TestArchiveMonth(t *testing.T) {
 		t.Errorf("%d records are left, want 5", n)
 	}
 	d.checkClean(t)
-	states, err := d.Partitions(t.Context())
+	states, err := d.Store(stream).Partitions(t.Context())
 	if err != nil || len(states) != 2 || !states[0].Archived || states[1].Archived {
 		t.Errorf("got %+v (%v)", states, err)
 	}
-	err = d.ReadPartition(t.Context(), february, nil)
+	err = d.Store(stream).ReadPartition(t.Context(), february, nil)
 	if err == nil || !strings.Contains(err.Error(), "archived") {
 		t.Errorf("reading it: got %v", err)
 	}

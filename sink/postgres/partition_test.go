@@ -16,7 +16,7 @@ import (
 // readPartition returns copies of all rows of a partition.
 func readPartition(t *testing.T, db *postgres.DB, p pipeline.Partition) (state pipeline.PartitionState, windows []pipeline.PublishedWindow, rows []*record.Row) {
 	t.Helper()
-	err := db.ReadPartition(t.Context(), p, func(s pipeline.PartitionState, w []pipeline.PublishedWindow, read iter.Seq2[*record.Row, error]) error {
+	err := db.Store(stream).ReadPartition(t.Context(), p, func(s pipeline.PartitionState, w []pipeline.PublishedWindow, read iter.Seq2[*record.Row, error]) error {
 		state, windows = s, w
 		for row, err := range read {
 			if err != nil {
@@ -116,7 +116,7 @@ func TestReadPartitionChoosesRows(t *testing.T) {
 	if len(elsewhereRows) != 1 || elsewhereRows[0].Site != "hcso-9" {
 		t.Errorf("got %d rows of the other site", len(elsewhereRows))
 	}
-	err := d.ReadPartition(t.Context(), pipeline.Partition{Site: "hcso-213", Unit: pipeline.Month, From: date("2020-01")},
+	err := d.Store(stream).ReadPartition(t.Context(), pipeline.Partition{Site: "hcso-213", Unit: pipeline.Month, From: date("2020-01")},
 		func(pipeline.PartitionState, []pipeline.PublishedWindow, iter.Seq2[*record.Row, error]) error {
 			return nil
 		})
@@ -131,7 +131,7 @@ func TestReadPartitionSnapshot(t *testing.T) {
 	d := newDatabase(t)
 	d.publish(t, march, someRecords(10))
 	p := pipeline.Partition{Site: "hcso-213", Unit: pipeline.Month, From: date("2024-03")}
-	err := d.ReadPartition(t.Context(), p, func(s pipeline.PartitionState, w []pipeline.PublishedWindow, rows iter.Seq2[*record.Row, error]) error {
+	err := d.Store(stream).ReadPartition(t.Context(), p, func(s pipeline.PartitionState, w []pipeline.PublishedWindow, rows iter.Seq2[*record.Row, error]) error {
 		d.publish(t, march, someRecords(20))
 		n := 0
 		for _, err := range rows {
@@ -157,10 +157,10 @@ func TestMarkExported(t *testing.T) {
 	march := pipeline.Partition{Site: "hcso-213", Unit: pipeline.Month, From: date("2024-03")}
 	february := pipeline.Partition{Site: "hcso-213", Unit: pipeline.Month, From: date("2024-02")}
 	facts := pipeline.FileFacts{Rows: 1, Digest: "00ff", Bytes: 1 << 40, SHA256: "abc"}
-	if err := d.MarkExported(t.Context(), march, 1, facts); err != nil {
+	if err := d.Store(stream).MarkExported(t.Context(), march, 1, facts); err != nil {
 		t.Fatal(err)
 	}
-	got, err := d.Partitions(t.Context())
+	got, err := d.Store(stream).Partitions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

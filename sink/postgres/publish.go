@@ -17,6 +17,7 @@ import (
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
 // Publish carries out r in one transaction, or nothing of it. It tries again after errors that ask for it; rows are then read from
@@ -64,9 +65,13 @@ func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.O
 // ensurePartitions creates the missing partitions in transactions of their own, so that no publication holds their locks. A window that
 // is published with the same content needs none: its months may be archived.
 func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) error {
+	t, err := db.table(r.Stream)
+	if err != nil || t.whole() {
+		return err
+	}
 	months := map[pipeline.Date]bool{}
 	for _, p := range r.Publish {
-		stands, err := db.stands(ctx, r, p)
+		stands, err := db.stands(ctx, t, r, p)
 		if err != nil {
 			return err
 		}
@@ -78,15 +83,15 @@ func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) erro
 		}
 	}
 	for _, month := range slices.Sorted(maps.Keys(months)) {
-		if _, err := db.pool.Exec(ctx, "SELECT sdr_sync.ensure_partition($1)", monthArg(month)); err != nil {
-			return wrap(hinted(err), "create the partition for %s", month.MonthString())
+		if _, err := db.pool.Exec(ctx, "SELECT sdr_sync.ensure_partition($1, $2)", t.stream.Table, monthArg(month)); err != nil {
+			return wrap(hinted(err), "create the partition of %s for %s", t.stream.Table, month.MonthString())
 		}
 	}
 	return nil
 }
 
 // stands tells whether the ledger holds the publication's content already, on the same usage dates: a replay may move those.
-func (db *DB) stands(ctx context.Context, r pipeline.Replacement, p pipeline.Publication) (bool, error) {
+func (db *DB) stands(ctx context.Context, t *table, r pipeline.Replacement, p pipeline.Publication) (bool, error) {
 	w := p.Job.Window
 	var id int64
 	err := db.pool.QueryRow(ctx, `
@@ -103,7 +108,7 @@ func (db *DB) stands(ctx context.Context, r pipeline.Replacement, p pipeline.Pub
 	if !r.Replay {
 		return true, nil
 	}
-	return hasUsageDates(ctx, db.pool, id, p.UsageDates)
+	return hasUsageDates(ctx, db.pool, t, id, p.UsageDates)
 }
 
 // committed tells whether the publication whose COMMIT answer was lost took place: its jobs then have the end in the ledger that it gave
@@ -130,22 +135,26 @@ func (db *DB) committed(ctx context.Context, r pipeline.Replacement, outcomes []
 }
 
 func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes []pipeline.Outcome, err error) {
+	t, err := db.table(r.Stream)
+	if err != nil {
+		return nil, err
+	}
 	err = db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		touched := touchedDates{}
 		for _, old := range r.Retire {
-			if err := db.retire(ctx, tx, old, touched); err != nil {
+			if err := db.retire(ctx, tx, t, old, touched); err != nil {
 				return err
 			}
 		}
 		for _, p := range r.Publish {
-			outcome, err := db.publishWindow(ctx, tx, r, p, touched)
+			outcome, err := db.publishWindow(ctx, tx, t, r, p, touched)
 			if err != nil {
 				return fmt.Errorf("publish window %s: %w", p.Job.Window, err)
 			}
 			outcomes = append(outcomes, outcome)
 		}
 		// Last, so that rows that several publications want are locked for as short as can be, and always in the same order.
-		if err := db.markDirty(ctx, tx, r, touched); err != nil {
+		if err := db.markDirty(ctx, tx, t, touched); err != nil {
 			return err
 		}
 		return db.fence(ctx, tx, r.Stream, r.Scope, r.LeaseToken)
@@ -153,7 +162,7 @@ func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes
 	return outcomes, err
 }
 
-// touchedDates are the usage dates whose rows a transaction changed, per site.
+// touchedDates are the dates whose rows a transaction changed, per site. Lists that are read whole have none but the zero date.
 type touchedDates map[string]map[pipeline.Date]bool
 
 func (t touchedDates) add(site string, d pipeline.Date) {
@@ -163,45 +172,27 @@ func (t touchedDates) add(site string, d pipeline.Date) {
 	t[site][d] = true
 }
 
-func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, touched touchedDates) (pipeline.Outcome, error) {
+func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline.Replacement, p pipeline.Publication, touched touchedDates) (pipeline.Outcome, error) {
 	w := p.Job.Window
 	old, found, err := lockWindow(ctx, tx, r.Stream, w)
 	if err != nil {
 		return pipeline.Outcome{}, err
 	}
-	job := p.Job
-	job.Records, job.Quarantined = p.Records.Count, p.Quarantined.Count
-	unchanged := found && old.HashVersion == record.HashVersion && old.Records == p.Records && old.Quarantined == p.Quarantined
-	damaged := false
-	if found && r.Replay {
-		// A replay is also what mends a window whose tables no longer hold what the ledger says, and what moves records to the usage dates
-		// of another time zone. Neither shows in the digests.
-		if damaged, err = db.damaged(ctx, tx, old); err != nil {
+	unchanged, damaged := false, false
+	if found {
+		if unchanged, damaged, err = db.compare(ctx, tx, t, r, p, old); err != nil {
 			return pipeline.Outcome{}, err
 		}
-		sameDates, err := hasUsageDates(ctx, tx, old.ID, p.UsageDates)
-		if err != nil {
-			return pipeline.Outcome{}, err
-		}
-		unchanged = unchanged && sameDates && !damaged
 	}
 	if unchanged {
 		outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation, Unchanged: true, ToBefore: old.To}
 		if r.Replay {
 			return outcome, nil
 		}
-		job.State = pipeline.StateUnchanged
-		_, err := tx.Exec(ctx, `
-			UPDATE sdr_sync.window SET to_date = $2, job_created_at = $3, checked_at = $4 WHERE window_id = $1`,
-			old.ID, dateArg(w.To), job.CreatedAt, db.cfg.Now())
-		if err != nil {
-			return outcome, wrap(err, "note the check")
-		}
-		_, err = tx.Exec(ctx, updateJob, updateJobArgs(job, db.cfg.Now(), &old.ID, nil)...)
-		return outcome, wrap(err, "store the end of job %d", job.Row)
+		return outcome, db.noteUnchanged(ctx, tx, t, p, old)
 	}
-	if had, got := old.Records.Count, p.Records.Count; !r.AcceptShrink && len(r.Retire) == 0 && had > 0 && (got == 0 || float64(got) < r.MinRatio*float64(had)) {
-		return pipeline.Outcome{}, &pipeline.ShrinkError{Stream: r.Stream, Window: w, Had: had, Got: got}
+	if err := refuseShrink(t, r, p, old); err != nil {
+		return pipeline.Outcome{}, err
 	}
 	if !found {
 		err := tx.QueryRow(ctx, `
@@ -212,67 +203,156 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, r pipeline.Replaceme
 		}
 		old.Window = w
 	}
-	if err := refuseArchived(ctx, tx, old.ID); err != nil {
-		return pipeline.Outcome{}, err
-	}
 	outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation + 1, ToBefore: old.To}
-
-	before, err := factorSums(ctx, tx, old.ID)
-	if err != nil {
-		return outcome, err
-	}
-	if damaged {
-		if outcome.Deleted, err = clearWindow(ctx, tx, old, touched); err != nil {
-			return outcome, err
-		}
-	}
-	if old.Records.Count == 0 || damaged {
-		outcome.Inserted, err = db.load(ctx, tx, "billing.sdr", old.ID, p)
-		for date := range p.UsageDates {
-			touched.add(w.Scope.Site, date)
-		}
+	if t.whole() {
+		err = db.replaceList(ctx, tx, t, r, p, old, &outcome, touched)
 	} else {
-		outcome.Inserted, outcome.Deleted, err = db.merge(ctx, tx, old.ID, p, touched)
+		err = db.replaceWindow(ctx, tx, t, r, p, old, damaged, &outcome, touched)
 	}
 	if err != nil {
 		return outcome, err
-	}
-	if got := old.Records.Count + outcome.Inserted - outcome.Deleted; got != p.Records.Count && !damaged {
-		return outcome, fmt.Errorf("%w: the table would hold %d records of the window and %d were landed; `sdr-sync verify` may say more", pipeline.ErrDefect, got, p.Records.Count)
-	}
-	if outcome.Inserted+outcome.Deleted > 0 || damaged {
-		if err := replaceRollup(ctx, tx, old.ID); err != nil {
-			return outcome, err
-		}
 	}
 	if old.Quarantined != p.Quarantined || damaged {
 		if err := replaceQuarantine(ctx, tx, old.ID, p); err != nil {
 			return outcome, err
 		}
 	}
-	if old.Generation > 0 {
-		outcome.Restated = true
-		if err := logRestatement(ctx, tx, r, p, old, outcome, before); err != nil {
-			return outcome, err
+	return outcome, db.noteGeneration(ctx, tx, t, p, outcome)
+}
+
+// compare tells whether the publication is what stands in the window already, and whether the window's tables no longer hold what the
+// ledger says, which only a replay looks at.
+func (db *DB) compare(ctx context.Context, tx pgx.Tx, t *table, r pipeline.Replacement, p pipeline.Publication, old pipeline.WindowState) (unchanged, damaged bool, err error) {
+	unchanged = old.HashVersion == record.HashVersion && old.Records == p.Records && old.Quarantined == p.Quarantined
+	if !r.Replay {
+		if unchanged && t.stream.Shape == schemas.History {
+			unchanged, err = noneAbsent(ctx, tx, t)
+		}
+		return unchanged, false, err
+	}
+	// A replay is also what mends a window whose tables no longer hold what the ledger says, and what moves records to the dates of
+	// another time zone. Neither shows in the digests.
+	if damaged, err = db.damaged(ctx, tx, t, old); err != nil {
+		return false, false, err
+	}
+	sameDates := true
+	if !t.whole() {
+		if sameDates, err = hasUsageDates(ctx, tx, t, old.ID, p.UsageDates); err != nil {
+			return false, false, err
 		}
 	}
+	return unchanged && sameDates && !damaged, damaged, nil
+}
+
+// noteUnchanged stores that the vendor was asked and gave what stands. Of a list that is read whole, the job's row alone says so.
+func (db *DB) noteUnchanged(ctx context.Context, tx pgx.Tx, t *table, p pipeline.Publication, old pipeline.WindowState) error {
+	if !t.whole() {
+		_, err := tx.Exec(ctx, `
+			UPDATE sdr_sync.window SET to_date = $2, job_created_at = $3, checked_at = $4 WHERE window_id = $1`,
+			old.ID, dateArg(p.Job.Window.To), p.Job.CreatedAt, db.cfg.Now())
+		if err != nil {
+			return wrap(err, "note the check")
+		}
+	}
+	return db.endJob(ctx, tx, p, pipeline.StateUnchanged, jobResult{windowID: &old.ID})
+}
+
+// noteGeneration stores the window's new generation, and that the job became it.
+func (db *DB) noteGeneration(ctx context.Context, tx pgx.Tx, t *table, p pipeline.Publication, outcome pipeline.Outcome) error {
 	unknown, err := json.Marshal(p.UnknownFields)
 	if err != nil {
-		return outcome, wrap(err, "encode unknown fields")
+		return wrap(err, "encode unknown fields")
+	}
+	w, result := p.Job.Window, jobResult{windowID: &outcome.WindowID, generation: &outcome.Generation}
+	missing, months := int64(0), []time.Time{}
+	if t.metered() {
+		missing = p.MissingAmounts
+	}
+	if t.whole() {
+		result.changes = &outcome.Changes
+	} else {
+		months = usageMonths(p.UsageDates)
 	}
 	_, err = tx.Exec(ctx, `
 		UPDATE sdr_sync.window SET unit = $2, to_date = $3, generation = $4, records = $5, missing_amounts = $6, digest = $7, hash_version = $8,
 			quarantined = $9, quarantine_digest = $10, usage_months = $11, unknown_fields = nullif($12::jsonb, '{}'), job_row = $13,
 			job_created_at = $14, published_at = $15, checked_at = $15
 		WHERE window_id = $1`,
-		old.ID, w.Unit, dateArg(w.To), outcome.Generation, p.Records.Count, p.MissingAmounts, p.Records.Sum(), record.HashVersion,
-		p.Quarantined.Count, p.Quarantined.Sum(), usageMonths(p.UsageDates), string(unknown), job.Row, job.CreatedAt, db.cfg.Now())
+		outcome.WindowID, w.Unit, dateArg(w.To), outcome.Generation, p.Records.Count, missing, p.Records.Sum(), record.HashVersion,
+		p.Quarantined.Count, p.Quarantined.Sum(), months, string(unknown), p.Job.Row, p.Job.CreatedAt, db.cfg.Now())
 	if err != nil {
-		return outcome, wrap(err, "store the generation")
+		return wrap(err, "store the generation")
 	}
-	job.State = pipeline.StatePublished
-	_, err = tx.Exec(ctx, updateJob, updateJobArgs(job, db.cfg.Now(), &outcome.WindowID, &outcome.Generation)...)
-	return outcome, wrap(err, "store the end of job %d", job.Row)
+	return db.endJob(ctx, tx, p, pipeline.StatePublished, result)
+}
+
+func (db *DB) endJob(ctx context.Context, tx pgx.Tx, p pipeline.Publication, state string, result jobResult) error {
+	job := p.Job
+	job.State, job.Records, job.Quarantined = state, p.Records.Count, p.Quarantined.Count
+	args, err := updateJobArgs(job, db.cfg.Now(), result)
+	if err == nil {
+		_, err = tx.Exec(ctx, updateJob, args...)
+	}
+	return wrap(err, "store the end of job %d", job.Row)
+}
+
+// refuseShrink fails with *pipeline.ShrinkError if implausibly few records came. Histories look at each row instead.
+func refuseShrink(t *table, r pipeline.Replacement, p pipeline.Publication, old pipeline.WindowState) error {
+	had, got := old.Records.Count, p.Records.Count
+	if t.stream.Shape == schemas.History || r.AcceptShrink || len(r.Retire) > 0 || had == 0 || got > 0 && float64(got) >= r.MinRatio*float64(had) {
+		return nil
+	}
+	return &pipeline.ShrinkError{Stream: r.Stream, Window: p.Job.Window, Had: had, Got: got}
+}
+
+// replaceWindow makes the window's rows those of the publication, with all that follows from them.
+func (db *DB) replaceWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline.Replacement, p pipeline.Publication, old pipeline.WindowState, damaged bool, outcome *pipeline.Outcome, touched touchedDates) error {
+	var before map[string]string
+	if t.metered() {
+		if err := refuseArchived(ctx, tx, old.ID); err != nil {
+			return err
+		}
+		var err error
+		if before, err = factorSums(ctx, tx, old.ID); err != nil {
+			return err
+		}
+	}
+	var err error
+	if damaged {
+		if outcome.Deleted, err = clearWindow(ctx, tx, t, old, touched); err != nil {
+			return err
+		}
+	}
+	if old.Records.Count == 0 || damaged {
+		outcome.Inserted, err = t.load(ctx, tx, t.name, old.ID, p)
+		for date := range p.UsageDates {
+			touched.add(p.Job.Window.Scope.Site, date)
+		}
+	} else {
+		outcome.Inserted, outcome.Deleted, err = t.merge(ctx, tx, old.ID, p, touched)
+	}
+	if err != nil {
+		return err
+	}
+	if got := old.Records.Count + outcome.Inserted - outcome.Deleted; got != p.Records.Count && !damaged {
+		return fmt.Errorf("%w: the table would hold %d records of the window and %d were landed; `sdr-sync verify` may say more", pipeline.ErrDefect, got, p.Records.Count)
+	}
+	if t.metered() && (outcome.Inserted+outcome.Deleted > 0 || damaged) {
+		if err := replaceRollup(ctx, tx, old.ID); err != nil {
+			return err
+		}
+	}
+	if old.Generation == 0 {
+		return nil
+	}
+	outcome.Restated = true
+	amounts := map[string]amountChange{}
+	if t.metered() {
+		if amounts, err = amountChanges(ctx, tx, old.ID, before); err != nil {
+			return err
+		}
+	}
+	return logRestatement(ctx, tx, r, p, old, *outcome, amounts)
 }
 
 // refuseArchived fails if rows of the window stand in an archived month: they could be neither kept nor deleted.
@@ -303,13 +383,13 @@ func lockWindow(ctx context.Context, tx pgx.Tx, stream string, w pipeline.Window
 	return old, err == nil, wrap(err, "read the window")
 }
 
-// load streams the publication's rows into table and proves that they are the ones that were surveyed.
-func (db *DB) load(ctx context.Context, tx pgx.Tx, table string, windowID int64, p pipeline.Publication) (int64, error) {
+// load streams the publication's rows into the table called into and proves that they are the ones that were surveyed.
+func (t *table) load(ctx context.Context, tx pgx.Tx, into string, windowID int64, p pipeline.Publication) (int64, error) {
 	var seen record.Digest
-	n, err := copyIn(ctx, tx, "COPY "+table+" ("+db.sdr.columns+") FROM STDIN (FORMAT binary)", p.Rows,
+	n, err := copyIn(ctx, tx, "COPY "+into+" ("+t.loaded.columns+") FROM STDIN (FORMAT binary)", p.Rows,
 		func(dst []byte, row *record.Row) ([]byte, error) {
 			seen.Add(row.Hash)
-			return db.sdr.appendTuple(dst, windowID, row)
+			return t.loaded.appendTuple(dst, windowID, row)
 		})
 	if err != nil {
 		return 0, wrap(err, "load records")
@@ -320,62 +400,75 @@ func (db *DB) load(ctx context.Context, tx pgx.Tx, table string, windowID int64,
 	return n, nil
 }
 
-// merge makes the window's rows equal to the publication's: rows that are equal on both sides are not touched.
-func (db *DB) merge(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline.Publication, touched touchedDates) (inserted, deleted int64, err error) {
-	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE incoming (LIKE billing.sdr) ON COMMIT DROP"); err != nil {
-		return 0, 0, wrap(err, "create the table of incoming records")
+// loadIncoming loads the publication's rows into a temporary table, which definition makes.
+func (t *table) loadIncoming(ctx context.Context, tx pgx.Tx, definition string, windowID int64, p pipeline.Publication) error {
+	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE incoming "+definition); err != nil {
+		return wrap(err, "create the table of incoming records")
 	}
-	if _, err := db.load(ctx, tx, "pg_temp.incoming", windowID, p); err != nil {
+	if _, err := t.load(ctx, tx, "pg_temp.incoming", windowID, p); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "ANALYZE pg_temp.incoming") // without it the anti-joins behind it may be planned 5 times slower
+	return wrap(err, "analyse incoming records")
+}
+
+// dropIncoming makes room: another window of the transaction may need the name.
+func dropIncoming(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "DROP TABLE pg_temp.incoming")
+	return wrap(err, "drop the table of incoming records")
+}
+
+// merge makes the window's rows equal to the publication's: rows that are equal on both sides are not touched.
+func (t *table) merge(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline.Publication, touched touchedDates) (inserted, deleted int64, err error) {
+	if err := t.loadIncoming(ctx, tx, "(LIKE "+t.name+") ON COMMIT DROP", windowID, p); err != nil {
 		return 0, 0, err
 	}
-	if _, err := tx.Exec(ctx, "ANALYZE pg_temp.incoming"); err != nil { // without it the anti-join below may be planned 5 times slower
-		return 0, 0, wrap(err, "analyse incoming records")
-	}
-	// Rows can only vanish in the usage months that the window had; naming them lets the planner leave other partitions alone.
+	// Rows can only vanish in the months that the window had; naming them lets the planner leave other partitions alone.
 	var low, high time.Time
 	err = tx.QueryRow(ctx, `
 		SELECT min(m), (max(m) + interval '1 month')::date FROM sdr_sync.window, unnest(usage_months) m WHERE window_id = $1`, windowID).Scan(&low, &high)
 	if err != nil {
 		return 0, 0, wrap(err, "read the usage months")
 	}
-	changes := func(statement string, args ...any) (total int64, err error) {
-		rows, err := tx.Query(ctx, statement, args...)
-		if err != nil {
-			return 0, err
-		}
-		var site string
-		var date time.Time
-		var n int64
-		_, err = pgx.ForEachRow(rows, []any{&site, &date, &n}, func() error {
-			touched.add(site, dateOf(date))
-			total += n
-			return nil
-		})
-		return total, err
-	}
-	deleted, err = changes(`
+	deleted, err = touchedRows(ctx, tx, touched, `
 		WITH gone AS (
-			DELETE FROM billing.sdr s
-			WHERE s.window_id = $1 AND s.usage_date >= $2 AND s.usage_date < $3 AND NOT EXISTS (
-				SELECT FROM pg_temp.incoming i WHERE i.record_key = s.record_key AND i.ordinal = s.ordinal AND i.usage_date = s.usage_date)
-			RETURNING s.site, s.usage_date)
-		SELECT site, usage_date, count(*) FROM gone GROUP BY 1, 2`, windowID, low, high)
+			DELETE FROM `+t.name+` s
+			WHERE s.window_id = $1 AND s.`+t.date+` >= $2 AND s.`+t.date+` < $3 AND NOT EXISTS (
+				SELECT FROM pg_temp.incoming i WHERE i.record_key = s.record_key AND i.ordinal = s.ordinal AND i.`+t.date+` = s.`+t.date+`)
+			RETURNING `+t.site+` AS site, `+t.date+` AS date)
+		SELECT site, date, count(*) FROM gone GROUP BY 1, 2`, windowID, low, high)
 	if err != nil {
 		return 0, 0, wrap(err, "delete vanished records")
 	}
-	inserted, err = changes(`
+	inserted, err = touchedRows(ctx, tx, touched, `
 		WITH come AS (
-			INSERT INTO billing.sdr (`+db.sdr.columns+`)
-			SELECT `+db.sdr.columns+` FROM pg_temp.incoming i WHERE NOT EXISTS (
-				SELECT FROM billing.sdr s WHERE s.window_id = $1 AND s.usage_date >= $2 AND s.usage_date < $3
-					AND s.record_key = i.record_key AND s.ordinal = i.ordinal AND s.usage_date = i.usage_date)
-			RETURNING site, usage_date)
-		SELECT site, usage_date, count(*) FROM come GROUP BY 1, 2`, windowID, low, high)
+			INSERT INTO `+t.name+` (`+t.loaded.columns+`)
+			SELECT `+t.loaded.columns+` FROM pg_temp.incoming i WHERE NOT EXISTS (
+				SELECT FROM `+t.name+` s WHERE s.window_id = $1 AND s.`+t.date+` >= $2 AND s.`+t.date+` < $3
+					AND s.record_key = i.record_key AND s.ordinal = i.ordinal AND s.`+t.date+` = i.`+t.date+`)
+			RETURNING `+t.site+` AS site, `+t.date+` AS date)
+		SELECT site, date, count(*) FROM come GROUP BY 1, 2`, windowID, low, high)
 	if err != nil {
 		return 0, 0, wrap(err, "insert new records")
 	}
-	_, err = tx.Exec(ctx, "DROP TABLE pg_temp.incoming") // another window of this transaction may need the name
-	return inserted, deleted, wrap(err, "drop the table of incoming records")
+	return inserted, deleted, dropIncoming(ctx, tx)
+}
+
+// touchedRows runs a statement that gives site, date and how many rows it changed there, and returns their number.
+func touchedRows(ctx context.Context, tx pgx.Tx, touched touchedDates, statement string, args ...any) (total int64, err error) {
+	rows, err := tx.Query(ctx, statement, args...)
+	if err != nil {
+		return 0, err
+	}
+	var site string
+	var date time.Time
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&site, &date, &n}, func() error {
+		touched.add(site, dateOf(date))
+		total += n
+		return nil
+	})
+	return total, err
 }
 
 // rollupDimensions are the columns that daily sums are grouped by, within a window.
@@ -421,10 +514,11 @@ func replaceQuarantine(ctx context.Context, tx pgx.Tx, windowID int64, p pipelin
 	return nil
 }
 
-// damaged tells whether the tables hold something else than the ledger says of the window.
-func (db *DB) damaged(ctx context.Context, tx pgx.Tx, w pipeline.WindowState) (bool, error) {
-	found, _, err := db.checkWindow(ctx, tx, w)
-	return len(found) > 0, wrap(err, "check what stands there")
+// damaged tells whether the tables hold something else than the ledger says of the window, and a replay can mend it.
+func (db *DB) damaged(ctx context.Context, tx pgx.Tx, t *table, w pipeline.WindowState) (bool, error) {
+	found, _, err := db.checkWindow(ctx, tx, t, w)
+	mendable := func(d Difference) bool { return d.mendable }
+	return slices.ContainsFunc(found, mendable), wrap(err, "check what stands there")
 }
 
 // querier is a transaction or the pool.
@@ -432,9 +526,13 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// hasUsageDates tells whether the window has as many records on each usage date as want says.
-func hasUsageDates(ctx context.Context, db querier, windowID int64, want map[pipeline.Date]int64) (bool, error) {
-	rows, err := db.Query(ctx, "SELECT usage_date, sum(records)::bigint FROM sdr_sync.usage_rollup WHERE window_id = $1 GROUP BY 1", windowID)
+// hasUsageDates tells whether the window has as many records on each date as want says.
+func hasUsageDates(ctx context.Context, db querier, t *table, windowID int64, want map[pipeline.Date]int64) (bool, error) {
+	query := "SELECT " + t.date + ", count(*) FROM " + t.name + " WHERE window_id = $1 GROUP BY 1"
+	if t.metered() { // the daily sums have fewer rows
+		query = "SELECT usage_date, sum(records)::bigint FROM sdr_sync.usage_rollup WHERE window_id = $1 GROUP BY 1"
+	}
+	rows, err := db.Query(ctx, query, windowID)
 	if err != nil {
 		return false, wrap(err, "read the usage dates")
 	}
@@ -449,21 +547,10 @@ func hasUsageDates(ctx context.Context, db querier, windowID int64, want map[pip
 }
 
 // clearWindow takes all rows of a window away and returns how many records were among them.
-func clearWindow(ctx context.Context, tx pgx.Tx, w pipeline.WindowState, touched touchedDates) (deleted int64, err error) {
-	rows, err := tx.Query(ctx, `
-		WITH gone AS (DELETE FROM billing.sdr WHERE window_id = $1 RETURNING site, usage_date)
-		SELECT site, usage_date, count(*) FROM gone GROUP BY 1, 2`, w.ID)
-	if err != nil {
-		return 0, wrap(err, "delete the records of window %s", w.Window)
-	}
-	var site string
-	var date time.Time
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&site, &date, &n}, func() error {
-		touched.add(site, dateOf(date))
-		deleted += n
-		return nil
-	})
+func clearWindow(ctx context.Context, tx pgx.Tx, t *table, w pipeline.WindowState, touched touchedDates) (deleted int64, err error) {
+	deleted, err = touchedRows(ctx, tx, touched, `
+		WITH gone AS (DELETE FROM `+t.name+` WHERE window_id = $1 RETURNING `+t.site+` AS site, `+t.date+` AS date)
+		SELECT site, date, count(*) FROM gone GROUP BY 1, 2`, w.ID)
 	if err != nil {
 		return 0, wrap(err, "delete the records of window %s", w.Window)
 	}
@@ -484,8 +571,8 @@ func storable(s string) string {
 }
 
 // retire takes a window's rows away; other windows of the same transaction bring them back as theirs.
-func (db *DB) retire(ctx context.Context, tx pgx.Tx, old pipeline.WindowState, touched touchedDates) error {
-	if _, err := clearWindow(ctx, tx, old, touched); err != nil {
+func (db *DB) retire(ctx context.Context, tx pgx.Tx, t *table, old pipeline.WindowState, touched touchedDates) error {
+	if _, err := clearWindow(ctx, tx, t, old, touched); err != nil {
 		return wrap(err, "retire window %s", old.Window)
 	}
 	tag, err := tx.Exec(ctx, "UPDATE sdr_sync.window SET retired_at = $3 WHERE window_id = $1 AND generation = $2 AND retired_at IS NULL", old.ID, old.Generation, db.cfg.Now())
@@ -496,19 +583,17 @@ func (db *DB) retire(ctx context.Context, tx pgx.Tx, old pipeline.WindowState, t
 }
 
 // markDirty raises the dirty_seq of every Parquet partition that holds a touched date.
-func (db *DB) markDirty(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, touched touchedDates) error {
+func (db *DB) markDirty(ctx context.Context, tx pgx.Tx, t *table, touched touchedDates) error {
 	for _, site := range slices.Sorted(maps.Keys(touched)) {
 		starts := map[pipeline.Date]bool{}
 		for date := range touched[site] {
-			if db.cfg.Unit == pipeline.Month {
-				date = date.Month()
-			}
-			starts[date] = true
+			starts[t.partitionStart(db.cfg.Unit, date)] = true
 		}
 		for _, from := range slices.Sorted(maps.Keys(starts)) {
 			_, err := tx.Exec(ctx, `
 				INSERT INTO sdr_sync.partition AS p (stream, site, from_date, unit) VALUES ($1, $2, $3, $4)
-				ON CONFLICT (stream, site, from_date) DO UPDATE SET dirty_seq = p.dirty_seq + 1`, r.Stream, site, dateArg(from), db.cfg.Unit)
+				ON CONFLICT (stream, site, from_date) DO UPDATE SET dirty_seq = p.dirty_seq + 1`,
+				t.stream.Name, site, dateArg(from), t.partitionUnit(db.cfg.Unit))
 			if err != nil {
 				return wrap(err, "mark the partition %s of %s", from, site)
 			}
@@ -541,10 +626,11 @@ type amountChange struct {
 	Change string `json:"change"`
 }
 
-func logRestatement(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, old pipeline.WindowState, outcome pipeline.Outcome, before map[string]string) error {
-	after, err := factorSums(ctx, tx, old.ID)
+// amountChanges returns what changed since the window's sums were before, per factor.
+func amountChanges(ctx context.Context, tx pgx.Tx, windowID int64, before map[string]string) (map[string]amountChange, error) {
+	after, err := factorSums(ctx, tx, windowID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	changes := map[string]amountChange{}
 	for _, sums := range []map[string]string{before, after} {
@@ -554,6 +640,10 @@ func logRestatement(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pi
 			}
 		}
 	}
+	return changes, nil
+}
+
+func logRestatement(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, old pipeline.WindowState, outcome pipeline.Outcome, changes map[string]amountChange) error {
 	amounts, err := json.Marshal(changes)
 	if err != nil {
 		return wrap(err, "encode the restatement")

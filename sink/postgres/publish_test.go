@@ -254,7 +254,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 		sent[row.Key] = row.Clone()
 	}
-	states, err := d.Partitions(t.Context())
+	states, err := d.Store(stream).Partitions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +376,7 @@ func TestShrink(t *testing.T) {
 			}
 			err := d.checkUntouched(t, r, func(err error) bool { return errors.As(err, new(*pipeline.ShrinkError)) })
 			var shrink *pipeline.ShrinkError
-			if errors.As(err, &shrink) && *shrink != (pipeline.ShrinkError{Window: march, Had: int64(test.had), Got: int64(test.got)}) {
+			if errors.As(err, &shrink) && *shrink != (pipeline.ShrinkError{Stream: stream, Window: march, Had: int64(test.had), Got: int64(test.got)}) {
 				t.Errorf("got %+v", shrink)
 			}
 			r.AcceptShrink = true
@@ -688,13 +688,13 @@ func TestParallelPublications(t *testing.T) {
 			})
 			publications = append(publications, p)
 		}
-		err := d.WithLeases(t.Context(), stream, []pipeline.Scope{north, east}, func(ctx context.Context, tokens map[pipeline.Scope]int64) error {
+		err := d.WithLeases(t.Context(), []pipeline.StreamScope{of(north), of(east)}, func(ctx context.Context, tokens map[pipeline.StreamScope]int64) error {
 			errs := make([]error, len(publications))
 			var wg sync.WaitGroup
 			for i, p := range publications {
 				wg.Go(func() {
 					r := d.replacement(p)
-					r.LeaseToken = tokens[r.Scope]
+					r.LeaseToken = tokens[pipeline.StreamScope{Stream: r.Stream, Scope: r.Scope}]
 					_, errs[i] = d.Publish(ctx, r)
 				})
 			}

@@ -98,7 +98,7 @@ func TestReadersAreNotBlocked(t *testing.T) {
 			}
 		}
 		// A writer of another scope creates the partition of a month that nobody has asked for yet.
-		_, err = d.admin.Exec(t.Context(), "SET LOCAL lock_timeout = '5s'; SELECT sdr_sync.ensure_partition('2030-01-01')")
+		_, err = d.admin.Exec(t.Context(), "SET LOCAL lock_timeout = '5s'; SELECT sdr_sync.ensure_partition('billing.sdr', '2030-01-01')")
 		return err
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // a publication that waits for the report would wait for ever

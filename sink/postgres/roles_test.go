@@ -58,7 +58,7 @@ func (d *database) ledgerTables(t *testing.T) []string {
 
 func TestReader(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := migrated(t, -1)
 	d.publish(t, march, append(someRecords(3), `{"begin_time":"never"}`))
 	_, reader := d.login(t, "sdr_sync_reader")
 	var facts, sums int64
@@ -75,7 +75,7 @@ func TestReader(t *testing.T) {
 		t, reader,
 		"INSERT INTO billing.sdr (site) VALUES ('x')", "UPDATE billing.sdr SET site = 'x'", "DELETE FROM billing.sdr", "TRUNCATE billing.sdr",
 		"DROP TABLE billing.sdr", "DROP VIEW billing.usage_daily", "DROP TABLE billing.sdr_2024_03", "CREATE TABLE billing.mine (x int)",
-		"CREATE TABLE sdr_sync.mine (x int)", "SELECT sdr_sync.ensure_partition('2030-01-01')", "SELECT nextval('sdr_sync.lease_token')",
+		"CREATE TABLE sdr_sync.mine (x int)", "SELECT sdr_sync.ensure_partition('billing.sdr', '2030-01-01')", "SELECT nextval('sdr_sync.lease_token')",
 		"CREATE INDEX ON billing.sdr (tag)", "COMMENT ON TABLE billing.sdr IS 'mine'",
 	)
 }
@@ -83,7 +83,7 @@ func TestReader(t *testing.T) {
 // The login is the one that the private Postgres gives to the program.
 func TestWriter(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := migrated(t, -1)
 	if err := d.CreateWriterLogin(t.Context(), "sdr_sync"); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestWriter(t *testing.T) {
 	if err := errors.Join(w.CheckSchema(ctx), w.CheckPrivileges(ctx), w.Pin(ctx, "domain_id", "d-1"), w.Repin(ctx, "domain_id", "d-2")); err != nil {
 		t.Error(err)
 	}
-	if _, err := w.PinLake(ctx, "lake"); err != nil {
+	if _, err := w.Store(stream).PinLake(ctx, "lake"); err != nil {
 		t.Error(err)
 	}
 	var err error
@@ -122,13 +122,13 @@ func TestWriter(t *testing.T) {
 	r := w.replacement(w.prepare(t, window(north, "2024-03-01", "2024-03-02"), someRecords(29)))
 	r.Retire = w.windows(t, north)
 	w.mustReplace(t, r)
-	states, err := w.Partitions(ctx)
+	states, err := w.Store(stream).Partitions(ctx)
 	if err != nil || len(states) != 2 {
 		t.Fatalf("partitions: got %v (%v)", states, err)
 	}
 	for _, s := range states {
 		readPartition(t, w.DB, s.Partition)
-		if err := w.MarkExported(ctx, s.Partition, s.DirtySeq, pipeline.FileFacts{Rows: 1}); err != nil {
+		if err := w.Store(stream).MarkExported(ctx, s.Partition, s.DirtySeq, pipeline.FileFacts{Rows: 1}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestWriter(t *testing.T) {
 		"UPDATE sdr_sync.quarantine SET reason = ''", "UPDATE sdr_sync.usage_rollup SET records = 0", "INSERT INTO sdr_sync.goose_db_version (version_id, is_applied) VALUES (9, true)",
 		"TRUNCATE sdr_sync.run CASCADE", "DROP FUNCTION sdr_sync.ensure_partition(date)", "SET ROLE sdr_sync_owner",
 	)
-	checkAllowed(t, pool, "SELECT sdr_sync.ensure_partition('2031-01-01')")
+	checkAllowed(t, pool, "SELECT sdr_sync.ensure_partition('billing.sdr', '2031-01-01')")
 	if owner := query[string](t, d, "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'billing.sdr_2031_01'::regclass"); owner != "sdr_sync_owner" {
 		t.Errorf("the new partition belongs to %s", owner)
 	}
@@ -165,7 +165,7 @@ func TestEnsurePartitionTrustsNobody(t *testing.T) {
 	defer conn.Release()
 	for _, statement := range []string{
 		"CREATE TEMPORARY TABLE sdr (LIKE billing.sdr)", "CREATE FUNCTION pg_temp.to_char(date, text) RETURNS text LANGUAGE sql AS $$ SELECT 'evil' $$",
-		"SET search_path = pg_temp, public", "SET DateStyle = 'SQL, DMY'", "SET timezone = 'Pacific/Apia'", "SELECT sdr_sync.ensure_partition('2011-12-30')",
+		"SET search_path = pg_temp, public", "SET DateStyle = 'SQL, DMY'", "SET timezone = 'Pacific/Apia'", "SELECT sdr_sync.ensure_partition('billing.sdr', '2011-12-30')",
 	} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
@@ -179,7 +179,7 @@ func TestEnsurePartitionTrustsNobody(t *testing.T) {
 
 func TestOwner(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := migrated(t, -1)
 	d.publish(t, march, someRecords(3))
 	strangers := list[string](t, d, `
 		SELECT oid::regclass::text FROM pg_class

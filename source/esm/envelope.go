@@ -2,90 +2,25 @@ package esm
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
-	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/source/envelope"
 )
 
-// The envelopes are read by hand: no document fixes the spelling of keys or whether a value is a string, and a page's records must
-// not be decoded just to find its marker.
-
-// envelope holds the members of a response that are asked for, by folded name. A member that is absent is nil.
-type envelope struct {
-	members map[string][]byte
-	others  bool // there are members of other names
-}
-
-// readEnvelope finds the members called names, and refuses an answer that isn't an object, has one of them twice (which of them
-// would be meant?), or reports an error in spite of its status.
-func readEnvelope(body []byte, names ...string) (envelope, error) {
-	if text := bytes.TrimLeft(body, " \t\r\n"); len(text) == 0 || text[0] != '{' {
-		return envelope{}, errors.New("answer is no JSON object")
+// readEnvelope finds the members called names, and refuses an answer that reports an error in spite of its status.
+func readEnvelope(body []byte, names ...string) (envelope.Envelope, error) {
+	e, err := envelope.Read(body, names...)
+	if err != nil {
+		return e, err
 	}
-	e := envelope{members: make(map[string][]byte, len(names)+2)}
-	var twice string
-	record.Members(body, func(key, value []byte) bool {
-		name := fold(key)
-		if !slices.Contains(names, name) && !slices.Contains(errorNames, name) {
-			e.others = true
-			return true
-		}
-		if _, ok := e.members[name]; ok && !slices.Contains(errorNames, name) {
-			twice = name
-			return false
-		}
-		e.members[name] = value
-		return true
-	})
-	if twice != "" {
-		return envelope{}, fmt.Errorf("answer has two members %q", twice)
-	}
-	if code, _ := scalar(e.members["errorcode"]); !meansSuccess(code) {
-		message, _ := scalar(e.members["errormsg"])
-		return envelope{}, fmt.Errorf("answer reports error %.64q: %.200q", code, message)
+	if code, message, ok := e.Error(); ok {
+		return e, fmt.Errorf("answer reports error %.64q: %.200q", code, message)
 	}
 	return e, nil
-}
-
-// The members of an error (ESM API Reference 3.3), folded.
-var errorNames = []string{"errorcode", "errormsg"}
-
-// meansSuccess tells whether an error_code stands for none: Huawei's services write it as "", "0", "00000000" or "CBC.0000".
-func meansSuccess(code string) bool {
-	return strings.Trim(code[strings.LastIndexByte(code, '.')+1:], "0") == "" || strings.EqualFold(code, "success")
-}
-
-// fold returns a member's name without case, underscores, dashes and spaces: job_id, jobId and JobID are one.
-func fold(key []byte) string {
-	name := string(key)
-	if strings.Contains(name, `\`) {
-		// A key with escapes; one that can't be unescaped is none of ours.
-		_ = json.Unmarshal([]byte(`"`+name+`"`), &name)
-	}
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(name))
-}
-
-// isNull tells whether a member is absent or null.
-func isNull(value []byte) bool { return len(value) == 0 || string(value) == "null" }
-
-// scalar returns a string's text, or a number as it is written; "" for null or absence. ok is false for anything else.
-func scalar(value []byte) (text string, ok bool) {
-	switch {
-	case isNull(value):
-		return "", true
-	case value[0] == '"':
-		err := json.Unmarshal(value, &text)
-		return text, err == nil
-	case value[0] == '-' || '0' <= value[0] && value[0] <= '9':
-		return string(value), true
-	}
-	return "", false
 }
 
 // parseJobID reads CreateQueryJobResponse (ESM API Reference 4.2.1, table 4-2).
@@ -94,7 +29,7 @@ func parseJobID(body []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	id, ok := scalar(e.members["jobid"])
+	id, ok := envelope.Scalar(e.Member("jobid"))
 	if !ok {
 		return "", errors.New("answer has a job_id that is neither text nor a number")
 	}
@@ -113,7 +48,7 @@ func parseStatus(body []byte) (pipeline.JobStatus, error) {
 	if err != nil {
 		return pipeline.JobStatus{}, err
 	}
-	word, _ := scalar(e.members["status"])
+	word, _ := envelope.Scalar(e.Member("status"))
 	if word == "" {
 		return pipeline.JobStatus{}, errors.New("answer has no status")
 	}
@@ -124,7 +59,7 @@ func parseStatus(body []byte) (pipeline.JobStatus, error) {
 		status.State = pipeline.JobRunning
 	}
 	// Only shown to people: what is no number is 0.
-	text, _ := scalar(e.members["progress"])
+	text, _ := envelope.Scalar(e.Member("progress"))
 	percent, _ := strconv.ParseFloat(strings.Trim(text, " %"), 64)
 	if percent > 0 {
 		status.Progress = int(min(percent, 100))
@@ -138,21 +73,21 @@ func parsePage(body []byte) (pipeline.Page, error) {
 	if err != nil {
 		return pipeline.Page{}, err
 	}
-	data, marker := e.members["data"], e.members["marker"]
+	data, marker := e.Member("data"), e.Member("marker")
 	// Both are optional in the document, but an answer of other members alone is no page, and must not pass for the last one.
-	if data == nil && marker == nil && e.others {
+	if data == nil && marker == nil && e.HasOthers() {
 		return pipeline.Page{}, errors.New("answer has neither data nor marker")
 	}
 	page := pipeline.Page{Body: body}
 	var ok bool
-	if page.Next, ok = scalar(marker); !ok {
+	if page.Next, ok = envelope.Scalar(marker); !ok {
 		return pipeline.Page{}, errors.New("answer has a marker that is neither text nor a number")
 	}
 	if strings.TrimSpace(page.Next) == "" {
 		page.Next = ""
 	}
 	switch {
-	case isNull(data):
+	case envelope.IsNull(data):
 	case data[0] != '[':
 		return pipeline.Page{}, errors.New("answer has data that is no array")
 	case len(bytes.TrimLeft(data[1:], " \t\r\n")) > 1:

@@ -89,6 +89,9 @@ func New(transport *source.Transport, tokens source.TokenSource, config Config) 
 	}, nil
 }
 
+// Header returns what every call of ESM is sent with besides the token, AppCodes included. It is the caller's.
+func (c *Client) Header() http.Header { return c.header.Clone() }
+
 // LostCreates counts the requests for a job that were sent while their answer was lost: each may have left an orphan job at the
 // vendor, which is harmless.
 func (c *Client) LostCreates() int64 { return c.lost.Load() }

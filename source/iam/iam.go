@@ -15,12 +15,12 @@ import (
 	"github.com/sdr-sync/sdr-sync/source"
 )
 
-// Config says who asks. All fields but Now are required.
+// Config says who asks. All fields but Project and Now are required.
 type Config struct {
 	Endpoint string // with or without /v3 or /v3/auth/tokens behind it
 	User     string // of an IAM user; a HUAWEI ID gets no token
 	Domain   string // the account that the user belongs to
-	Project  string // the project that tokens are for: ESM is a project-level service
+	Project  string // the project that tokens are for, as ESM and BMS want them; empty for the whole domain, as BSS does
 	Password pipeline.Secret
 	Now      pipeline.Clock // default time.Now
 }
@@ -30,7 +30,6 @@ func (c Config) Validate() error {
 	for _, s := range []struct{ name, value string }{
 		{"user", c.User},
 		{"domain", c.Domain},
-		{"project", c.Project},
 		{"password", c.Password.Reveal()},
 	} {
 		if s.value == "" {
@@ -189,6 +188,9 @@ func (c *Client) ask(ctx context.Context) (grant, error) {
 }
 
 func (c *Client) wrap(err error) error {
+	if c.config.Project == "" {
+		return fmt.Errorf("get IAM token for user %q of domain %q: %w", c.config.User, c.config.Domain, err)
+	}
 	return fmt.Errorf("get IAM token for user %q of domain %q, project %q: %w", c.config.User, c.config.Domain, c.config.Project, err)
 }
 
@@ -246,7 +248,8 @@ type name struct {
 	Name string `json:"name"`
 }
 
-// tokenRequest is the body of ESM API Reference 3.2: a password login, for one project.
+// tokenRequest is the body of ESM API Reference 3.2: a password login, for one project. For a domain the scope names that instead
+// (IAM API Reference, Obtaining a User Token Through Password Authentication).
 type tokenRequest struct {
 	Auth struct {
 		Identity struct {
@@ -260,7 +263,8 @@ type tokenRequest struct {
 			} `json:"password"`
 		} `json:"identity"`
 		Scope struct {
-			Project name `json:"project"`
+			Project *name `json:"project,omitempty"`
+			Domain  *name `json:"domain,omitempty"`
 		} `json:"scope"`
 	} `json:"auth"`
 }
@@ -270,6 +274,10 @@ func newTokenRequest(c Config) tokenRequest {
 	r.Auth.Identity.Methods = []string{"password"}
 	user := &r.Auth.Identity.Password.User
 	user.Name, user.Password, user.Domain.Name = c.User, c.Password.Reveal(), c.Domain
-	r.Auth.Scope.Project.Name = c.Project
+	if c.Project == "" {
+		r.Auth.Scope.Domain = &name{c.Domain}
+	} else {
+		r.Auth.Scope.Project = &name{c.Project}
+	}
 	return r
 }

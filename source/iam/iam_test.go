@@ -153,6 +153,32 @@ func TestRequestIsTheDocumentedOne(t *testing.T) {
 	}
 }
 
+func TestDomainToken(t *testing.T) {
+	t.Parallel()
+	var got string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = string(body)
+		(&vendor{}).ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	transport, err := source.New(source.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.Close()
+	client, err := iam.New(transport, iam.Config{Endpoint: server.URL, User: "bob", Domain: "acme", Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := token(t, client); got != "token-1" {
+		t.Errorf("token is %q", got)
+	}
+	if want := `"scope":{"domain":{"name":"acme"}}}}`; !strings.HasSuffix(got, want) {
+		t.Errorf("body is %s, want it to end with %s", got, want)
+	}
+}
+
 func TestMissingSettingsAreNamed(t *testing.T) {
 	t.Parallel()
 	whole := iam.Config{Endpoint: "https://iam.example.com", User: "u", Domain: "d", Project: "p", Password: "s"}
@@ -160,7 +186,6 @@ func TestMissingSettingsAreNamed(t *testing.T) {
 		"iam.endpoint": func(c *iam.Config) { c.Endpoint = "" },
 		"iam.user":     func(c *iam.Config) { c.User = "" },
 		"iam.domain":   func(c *iam.Config) { c.Domain = "" },
-		"iam.project":  func(c *iam.Config) { c.Project = "" },
 		"iam.password": func(c *iam.Config) { c.Password = "" },
 	} {
 		config := whole

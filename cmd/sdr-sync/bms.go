@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sdr-sync/sdr-sync/source/bms"
+)
+
+func (a *app) bmsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "bms", Short: "Ask the bare metal service"}
+	var wait bool
+	job := &cobra.Command{
+		Use:   "job ID",
+		Short: "Show how a bare metal task stands",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.loadConfig(NeedVendor, NeedBMS); err != nil {
+				return err
+			}
+			v, err := a.openVendor()
+			if err != nil {
+				return err
+			}
+			client, err := v.bms()
+			if err != nil {
+				return err
+			}
+			j, err := a.bmsJob(cmd.Context(), client, args[0], wait)
+			if err != nil {
+				return err
+			}
+			return a.printBMSJob(j)
+		},
+	}
+	job.Flags().BoolVar(&wait, "wait", false, "ask again until the task has ended, or sync.job_deadline is over")
+	cmd.AddCommand(job)
+	return cmd
+}
+
+// bmsJob asks for a task, with wait until it has ended.
+func (a *app) bmsJob(ctx context.Context, client *bms.Client, id string, wait bool) (bms.Job, error) {
+	pause, deadline := a.cfg.Sync.PollInitial, time.Now().Add(a.cfg.Sync.JobDeadline)
+	for {
+		job, err := client.Job(ctx, id)
+		if err != nil || !wait || job.Status.Ended() {
+			return job, err
+		}
+		if time.Now().Add(pause).After(deadline) {
+			return job, fmt.Errorf("task %s is still %s after %s (sync.job_deadline); run again to go on waiting", id, job.Status, a.cfg.Sync.JobDeadline)
+		}
+		select {
+		case <-ctx.Done():
+			return job, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		pause = min(pause*3/2, a.cfg.Sync.PollMax)
+	}
+}
+
+// printBMSJob prints the task. One that failed at the vendor is an error: whoever waits for it must not go on.
+func (a *app) printBMSJob(j bms.Job) error {
+	if a.output == "json" {
+		if err := a.printJSON(j); err != nil {
+			return err
+		}
+	} else {
+		t := a.table("TASK", "TYPE", "STATUS", "BEGAN", "ENDED", "ERROR")
+		t.row(j.ID, j.Type, j.Status, j.Begin, j.End, j.FailReason)
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	if j.Status == bms.Fail {
+		return fmt.Errorf("task %s failed at the vendor: %s %s", j.ID, j.ErrorCode, j.FailReason)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
+)
+
+// list pulls one list: whole, or its windows of event time. What the site does not offer, or forbids where that is no failure, is noted.
+func (r *puller) list(ctx context.Context, one part) ([]pipeline.Result, error) {
+	client, err := r.vendor.list(one.stream, r.db)
+	if err != nil {
+		return nil, err
+	}
+	plan, groups, err := r.planList(ctx, one)
+	if err != nil || len(plan)+len(groups) == 0 {
+		return nil, err
+	}
+	results, err := r.windows(ctx, client, one, plan, groups)
+	if err != nil {
+		return nil, err
+	}
+	if skipped := client.Skipped(); len(skipped) > 0 {
+		r.note("%s: the vendor has nothing for %s", one.stream.Name, shorten(skipped, 5))
+	}
+	results = r.excuse(one, results)
+	for _, result := range results {
+		if n := result.Outcome.Changes.Absent; n > 0 {
+			r.note("%s: %d rows were absent for the first time; they end when the next complete pull lacks them too", one.stream.Name, n)
+		}
+	}
+	if one.stream.Shape == schemas.Events {
+		return results, r.noteGaps(ctx, one)
+	}
+	return results, nil
+}
+
+// planList plans the pull of a list.
+func (r *puller) planList(ctx context.Context, one part) (plan []pipeline.Planned, groups [][]pipeline.Planned, err error) {
+	existing, err := r.db.Windows(ctx, one.stream.Name, pipeline.Tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	if one.stream.Shape != schemas.Events {
+		if r.pull.reslice != "" {
+			return nil, nil, nil // it has no windows to cut
+		}
+		var published *pipeline.WindowState
+		if len(existing) > 0 {
+			published = &existing[0]
+		}
+		return pipeline.PlanWhole(published), nil, nil
+	}
+	p := r.pull
+	p.ask.Unit, p.ask.FileZone = pipeline.Unit(one.stream.List.Time.Window), r.cfg.Sync.SourceTimezone
+	p.ask.Today = record.DateOf(r.now(), r.cfg.Sync.SourceTimezone)
+	if p.ask.Whole {
+		p.ask.To = p.ask.Today
+		if n := len(existing); n > 0 { // a stream that runs seldom must leave no gap
+			p.ask.From = min(p.ask.From, existing[n-1].To)
+		}
+	}
+	return planWindows(ctx, r.db, one, p)
+}
+
+// excuse turns failures that are none into notes, unless the stream was asked for by name: an API that the site does not offer, and one
+// that it may forbid.
+func (r *puller) excuse(one part, results []pipeline.Result) []pipeline.Result {
+	var excused error
+	for i := range results {
+		err := results[i].Err
+		missing := errors.Is(err, pipeline.ErrNotOffered)
+		if missing && one.named {
+			results[i].Err = withCode(exitUsage, fmt.Errorf("%s: %w", one.stream.Name, err))
+		}
+		if one.named || !missing && !(isDenied(err) && one.stream.List.Denied == "note") {
+			continue
+		}
+		excused = err
+		results[i].Err, results[i].Status = nil, pipeline.Skipped
+		results[i].Reason = "not offered by this site"
+		if !missing {
+			results[i].Reason = "denied"
+		}
+	}
+	switch {
+	case excused == nil:
+	case errors.Is(excused, pipeline.ErrNotOffered):
+		r.note("%s: this site does not offer it (404)", one.stream.Name)
+	default:
+		r.note("%s: denied to this account (%v); what is stored stays", one.stream.Name, innermost(excused))
+	}
+	return results
+}
+
+// innermost is the vendor's own answer inside err.
+func innermost(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil || errors.Is(next, pipeline.ErrCredentials) && errors.Unwrap(next) == nil {
+			return err
+		}
+		err = next
+	}
+}
+
+// shorten lists the first n of names.
+func shorten(names []string, n int) string {
+	if len(names) <= n {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:n], ", "), len(names)-n)
+}

@@ -1,0 +1,324 @@
+// Package list reads the vendor's lists as their streams declare them: paths, parameters, paging and time are data of a schema, not
+// code. It reads envelopes only, and proves that a list was read whole; what a record is, pipeline/record knows.
+package list
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/source"
+)
+
+// Config says which system is asked, and for whom. Endpoint is required; DomainID, ProjectID and Values are if the list needs them.
+type Config struct {
+	Endpoint  string
+	Header    http.Header // sent with every call; may hold secrets
+	Auth      source.Auth
+	DomainID  string         // what "{domain_id}" stands for
+	ProjectID string         // what "{project_id}" stands for
+	Zone      *time.Location // in which windows of event time begin and end; default UTC
+	// Values returns the values of columns that a list is asked by.
+	Values func(context.Context, schemas.Each) ([]string, error)
+}
+
+// Client reads one stream's list. It is a pipeline.Source whose jobs exist only here: creating one settles what the list is asked by.
+//
+// For every combination of values the pages are proved complete: the total that the vendor tells first, the one it tells last, and the
+// rows must agree, else pipeline.ErrListMoved. Where it tells no usable total, only an empty page ends a combination.
+type Client struct {
+	transport *source.Transport
+	stream    *schemas.Stream
+	list      *schemas.List
+	config    Config
+	endpoint  *url.URL
+	path      string // as errors show it
+	warned    atomic.Bool
+
+	mu   sync.Mutex
+	jobs map[string]*job
+}
+
+var _ pipeline.Source = (*Client)(nil)
+
+// New returns a Client for the stream's list, which may be one of its variants. Errors name the setting that is missing, or what the
+// declaration contradicts. It asks for nothing yet.
+func New(transport *source.Transport, stream *schemas.Stream, list *schemas.List, config Config) (*Client, error) {
+	endpoint, err := source.ParseEndpoint(list.System+".endpoint", config.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if config.Zone == nil {
+		config.Zone = time.UTC
+	}
+	header := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}}
+	maps.Copy(header, config.Header.Clone())
+	config.Header = header
+	if err := checkDeclaration(list, config); err != nil {
+		return nil, err
+	}
+	return &Client{
+		transport: transport, stream: stream, list: list, config: config, endpoint: endpoint, path: shownPath(list.Path), jobs: map[string]*job{},
+	}, nil
+}
+
+// job is one reading of the list.
+type job struct {
+	begin, end time.Time // of events, as they are asked for
+
+	mu           sync.Mutex
+	combinations []*combination
+	byAsked      map[string]int
+	done         bool
+}
+
+// Overlap is how much more than its window each end of a span of event time is asked for, since no document says whether they are
+// inclusive.
+const Overlap = time.Second
+
+// CreateJob settles what the list is asked by and returns a new id; the vendor is not asked. See pipeline.Source.
+func (c *Client) CreateJob(ctx context.Context, req pipeline.JobRequest) (string, error) {
+	j := &job{byAsked: map[string]int{}}
+	if c.list.Time != nil {
+		begin, err := c.parseTime(req.Min)
+		if err != nil {
+			return "", err
+		}
+		end, err := c.parseTime(req.Max)
+		if err != nil {
+			return "", err
+		}
+		j.begin, j.end = begin.Add(-Overlap), end.Add(Overlap)
+	}
+	combinations, err := c.combinations(ctx)
+	if err != nil {
+		return "", err
+	}
+	for i, values := range combinations {
+		one := newCombination(values, firstPlace(c.list.Paging))
+		j.combinations = append(j.combinations, one)
+		j.byAsked[one.asked] = i
+	}
+	id := "list-" + rand.Text()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.jobs[id] = j
+	return id, nil
+}
+
+func (c *Client) parseTime(text string) (time.Time, error) {
+	t, err := time.ParseInLocation(time.DateTime, text, c.config.Zone)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("create job of list %s: %w", c.stream.Name, err)
+	}
+	return t, nil
+}
+
+// combinations returns the product of all that the list is asked by; a list that is asked by nothing has one combination of no values.
+func (c *Client) combinations(ctx context.Context) ([]map[string]string, error) {
+	product := []map[string]string{{}}
+	for _, each := range c.list.Each {
+		values := each.Values
+		if len(each.From) > 0 {
+			var err error
+			if values, err = c.config.Values(ctx, each); err != nil {
+				return nil, fmt.Errorf("list the values of %s that list %s is asked by: %w", each.Name, c.stream.Name, err)
+			}
+		}
+		var longer []map[string]string
+		for _, have := range product {
+			seen := map[string]bool{"": true} // an empty value would ask for something else
+			for _, value := range values {
+				if seen[value] {
+					continue
+				}
+				seen[value] = true
+				with := maps.Clone(have)
+				with[each.Name] = value
+				longer = append(longer, with)
+			}
+		}
+		product = longer
+	}
+	return product, nil
+}
+
+// Job tells that a job of this client's is ready; pipeline.ErrJobForgotten for any other.
+func (c *Client) Job(_ context.Context, jobID string) (pipeline.JobStatus, error) {
+	if _, err := c.job(jobID); err != nil {
+		return pipeline.JobStatus{}, err
+	}
+	return pipeline.JobStatus{State: pipeline.JobSuccess, Progress: 100}, nil
+}
+
+func (c *Client) job(id string) (*job, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	j := c.jobs[id]
+	if j == nil {
+		return nil, fmt.Errorf("list %s: %w: %s is of another run", c.stream.Name, pipeline.ErrJobForgotten, id)
+	}
+	return j, nil
+}
+
+// Start returns the marker of a job's first page: the values it is asked by and the place, as a URL query.
+func (c *Client) Start(jobID string) string {
+	j, err := c.job(jobID)
+	if err != nil {
+		return ""
+	}
+	return c.start(j, 0)
+}
+
+// start returns the marker of the first page of the i-th combination, "" behind the last.
+func (c *Client) start(j *job, i int) string {
+	if i >= len(j.combinations) {
+		return ""
+	}
+	return j.combinations[i].marker(c.list.Paging, firstPlace(c.list.Paging))
+}
+
+// Page reads the page behind marker; see pipeline.Source. The page is to be released. Errors besides those of source.Transport.Do:
+// pipeline.ErrListMoved with the numbers that disagree; pipeline.ErrNotOffered if every combination was answered 404.
+func (c *Client) Page(ctx context.Context, jobID, marker string) (pipeline.Page, error) {
+	j, err := c.job(jobID)
+	if err != nil {
+		return pipeline.Page{}, err
+	}
+	page, err := c.page(ctx, j, marker)
+	if err != nil {
+		return pipeline.Page{}, fmt.Errorf("read list %s at %q: %w", c.stream.Name, marker, err)
+	}
+	page.Asked = marker
+	return page, nil
+}
+
+func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page, error) {
+	nothing := pipeline.Page{Body: []byte("[]")}
+	if len(j.combinations) == 0 {
+		return nothing, j.finish(nil)
+	}
+	i, place, err := j.find(c.list.Paging, marker)
+	if err != nil {
+		return pipeline.Page{}, err
+	}
+	one := j.combinations[i]
+	j.mu.Lock()
+	before, ok := one.fronts[place]
+	j.mu.Unlock()
+	if !ok {
+		return pipeline.Page{}, errors.New("no page has led there")
+	}
+	got, answer, err := c.ask(ctx, j, one, place, before.rows)
+	if err != nil {
+		if !c.isAbsent(err) {
+			return pipeline.Page{}, err
+		}
+		if before.rows > 0 {
+			return pipeline.Page{}, fmt.Errorf("%w: it went away behind row %d: %w", pipeline.ErrListMoved, before.rows, err)
+		}
+		j.mu.Lock()
+		one.absent = err
+		j.mu.Unlock()
+		nothing.Next = c.start(j, i+1)
+		if nothing.Next == "" {
+			return nothing, j.finish(err)
+		}
+		return nothing, nil
+	}
+	page := pipeline.Page{Body: answer.Body, Data: got.data, Release: answer.Release}
+	j.mu.Lock()
+	one.absent = nil
+	next, more, err := one.take(c.list.Paging, place, got)
+	j.mu.Unlock()
+	switch {
+	case err != nil:
+	case more:
+		page.Next = one.marker(c.list.Paging, next)
+	default:
+		if page.Next = c.start(j, i+1); page.Next == "" {
+			err = j.finish(nil)
+		}
+	}
+	if err != nil {
+		answer.Release()
+		return pipeline.Page{}, err
+	}
+	return page, nil
+}
+
+// isAbsent tells whether a combination's error means that it has no records.
+func (c *Client) isAbsent(err error) bool {
+	if c.list.Absent != "skip" || len(c.list.Each) == 0 {
+		return false
+	}
+	var status *source.StatusError
+	switch {
+	case errors.Is(err, errUnaskable):
+		return true
+	case !errors.As(err, &status):
+		return false
+	case status.Code == "APIG.0101" && !slices.ContainsFunc(c.list.Each, func(e schemas.Each) bool { return len(e.From) == 0 }):
+		return false // the gateway knows no such API, whatever the id: asking for the others would change nothing
+	}
+	return status.Status == http.StatusNotFound || status.Status == http.StatusBadRequest
+}
+
+// finish ends the reading. last is the error of the last combination if that was absent. If the answer was 404 for every one of
+// them, it is the API that is absent.
+func (j *job) finish(last error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	present := func(one *combination) bool { return !errors.Is(one.absent, pipeline.ErrNotOffered) }
+	if last != nil && !slices.ContainsFunc(j.combinations, present) {
+		return last
+	}
+	j.done = true
+	return nil
+}
+
+// Skip is a combination of values that has no records because the vendor does not know one of them.
+type Skip struct {
+	Asked string // the values as a URL query: "host_id=h-17"
+	Err   error  // what the vendor answered
+}
+
+// Skipped returns the combinations that were left out of the jobs read to their end, each once, in order.
+func (c *Client) Skipped() []Skip {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	skips := map[string]error{}
+	for _, j := range c.jobs {
+		j.mu.Lock()
+		for _, one := range j.combinations {
+			if j.done && one.absent != nil {
+				skips[one.asked] = one.absent
+			}
+		}
+		j.mu.Unlock()
+	}
+	var sorted []Skip
+	for _, asked := range slices.Sorted(maps.Keys(skips)) {
+		sorted = append(sorted, Skip{Asked: asked, Err: skips[asked]})
+	}
+	return sorted
+}
+
+// warn tells once that answers carry a return code that no document explains.
+func (c *Client) warn(code string) {
+	if !c.warned.Swap(true) {
+		c.transport.Log().Warn("list has a return code beside its records, which are taken", zap.String("stream", c.stream.Name), zap.String("code", code))
+	}
+}
