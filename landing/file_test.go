@@ -81,7 +81,6 @@ func TestAppendRefuses(t *testing.T) {
 		page   pipeline.Page
 		want   string
 	}{
-		"a first page with a marker":     {nil, pages[1], `page 1 was asked with marker "marker-1", the page before it gave ""`},
 		"a gap":                          {pages[:1], pages[2], `page 2 was asked with marker "marker-2", the page before it gave "marker-1"`},
 		"a page twice":                   {pages[:2], pages[1], `page 3 was asked with marker "marker-1"`},
 		"a page after the last":          {pages, pipeline.Page{}, "page 6 follows the last page"},
@@ -105,6 +104,18 @@ func TestAppendRefuses(t *testing.T) {
 			}
 			checkPages(t, f.Pages(), tt.landed)
 		})
+	}
+}
+
+// TestFirstPageWithMarker lands the first page of a list, whose marker says what it was asked for.
+func TestFirstPageWithMarker(t *testing.T) {
+	t.Parallel()
+	d, pages := openDir(t, t.TempDir(), 2), somePages(5)[1:]
+	landed(t, d, testKey(), pages)
+	f := openFile(t, d, testKey())
+	checkPages(t, f.Pages(), pages)
+	if !f.Complete() {
+		t.Error("the file is not complete")
 	}
 }
 

@@ -21,6 +21,35 @@ FROM billing.subscription
 WHERE valid_to IS NULL;
 COMMENT ON VIEW billing.subscription_current IS
     'Subscriptions that stand, one row each, with status and renewal in words; their history is in billing.subscription.';
+COMMENT ON COLUMN billing.subscription_current.id IS 'Internal id of the provisioned resource; it tells subscriptions from one another.';
+COMMENT ON COLUMN billing.subscription_current.resource_id IS 'Id that the cloud service gave the resource, such as server_id of an ECS.';
+COMMENT ON COLUMN billing.subscription_current.resource_name IS 'Name of the resource.';
+COMMENT ON COLUMN billing.subscription_current.region_code IS 'Region of the resource, such as cn-north-1.';
+COMMENT ON COLUMN billing.subscription_current.cloud_service_type_code IS 'Cloud service, such as hws.service.type.ec2.';
+COMMENT ON COLUMN billing.subscription_current.service_type_name IS 'Name of the cloud service; NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.resource_type_code IS 'Resource type, such as hws.resource.type.vm.';
+COMMENT ON COLUMN billing.subscription_current.resource_type_name IS 'Name of the resource type; NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.resource_spec_code IS 'Specification, such as s3.medium.2.linux.';
+COMMENT ON COLUMN billing.subscription_current.product_spec_desc IS 'Specification in words; NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.spec_size IS 'Size of a resource that has one, such as a disk or a bandwidth; NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.spec_size_measure_id IS 'Unit of spec_size; see billing.measure_unit. NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.project_code IS 'Project of the resource.';
+COMMENT ON COLUMN billing.subscription_current.enterprise_project IS 'Enterprise project as an object with id and name; NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.product_id IS 'Product that was bought.';
+COMMENT ON COLUMN billing.subscription_current.main_resource_id IS 'resource_id of the primary resource that this one belongs to.';
+COMMENT ON COLUMN billing.subscription_current.is_main_resource IS '1 for a primary resource, 0 for an attached one.';
+COMMENT ON COLUMN billing.subscription_current.status IS '2 provisioned, 3 closed, 4 frozen, 5 expired; other documents number them otherwise, so other values are kept as they are.';
+COMMENT ON COLUMN billing.subscription_current.status_name IS 'Status in a word; NULL for a number that no document names.';
+COMMENT ON COLUMN billing.subscription_current.valid_time IS 'When the resource took effect.';
+COMMENT ON COLUMN billing.subscription_current.expire_time IS 'When the resource expires.';
+COMMENT ON COLUMN billing.subscription_current.next_operation_policy IS 'What happens on expiry. 0 grace period, 1 pay-per-use, 2 deleted at once, 3 renewed automatically, 4 frozen, 5 deleted after the retention period; only 3 renews.';
+COMMENT ON COLUMN billing.subscription_current.next_operation_policy_name IS 'What happens on expiry, in words.';
+COMMENT ON COLUMN billing.subscription_current.renews IS 'Whether it is renewed automatically.';
+COMMENT ON COLUMN billing.subscription_current.update_time IS 'When the subscription was last updated; NULL under v1.';
+COMMENT ON COLUMN billing.subscription_current.valid_from IS 'When the pull began that first had this version.';
+COMMENT ON COLUMN billing.subscription_current.opened_reason IS 'Why the version began: appeared, changed, or reappeared after it was gone.';
+COMMENT ON COLUMN billing.subscription_current.absent_since IS 'When the pull began that first lacked the row, while the next complete pull has yet to confirm that it is gone.';
+COMMENT ON COLUMN billing.subscription_current.extra IS 'Every field that no document names, by the vendor''s key; NULL where there is none.';
 
 -- What a user says of codes that the vendor's dictionaries leave open.
 CREATE TABLE sdr_sync.code_name (

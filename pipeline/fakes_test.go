@@ -30,7 +30,8 @@ type vendor struct {
 	mu       sync.Mutex
 	files    map[pipeline.Date][]string // elements by file date
 	layout   func(job int, elements []string) [][]string
-	polls    int // how often a job says running before success
+	list     func(job int) []vendorPage // if set, the pages of each job: it serves a list instead of files
+	polls    int                        // how often a job says running before success
 	jobs     []*vendorJob
 	problems []string
 
@@ -54,7 +55,7 @@ type vendorJob struct {
 type vendorPage struct {
 	marker string // that asks for the page
 	next   string
-	data   string // the JSON array, "" for a page that has none
+	data   string // the JSON array or the one record, "" for a page that has none
 }
 
 // inPagesOf lays elements out in pages of n, of which the last may be full.
@@ -103,6 +104,10 @@ func (v *vendor) createJob(ctx context.Context, request pipeline.JobRequest) (st
 
 // prepare makes the pages of a job out of what the files hold now.
 func (v *vendor) prepare(j *vendorJob) {
+	if v.list != nil {
+		j.pages = v.list(j.number)
+		return
+	}
 	var elements []string
 	for _, day := range slices.Sorted(maps.Keys(v.files)) {
 		if text := day.String() + " 00:00:00"; text >= j.request.Min && text < j.request.Max {
@@ -234,6 +239,9 @@ type memoryLedger struct {
 	windows  []*storedWindow
 	problems []string
 	writes   int // publications that changed something, checks noted included
+
+	text      func(*record.Row) string           // how rows are kept
+	onPublish func(r pipeline.Replacement) error // before anything is written, if set
 }
 
 type storedWindow struct {
@@ -318,7 +326,7 @@ func (l *memoryLedger) window(from pipeline.Date) *storedWindow {
 }
 
 // read ranges the publication's rows and rejects and holds them to what was surveyed.
-func read(p pipeline.Publication) (*storedWindow, error) {
+func (l *memoryLedger) read(p pipeline.Publication) (*storedWindow, error) {
 	w := &storedWindow{dates: map[pipeline.Date]int64{}, unknown: p.UnknownFields}
 	var records, quarantined record.Digest
 	for row, err := range p.Rows {
@@ -327,7 +335,7 @@ func read(p pipeline.Publication) (*storedWindow, error) {
 		}
 		records.Add(row.Hash)
 		w.dates[row.UsageDate]++
-		w.rows = append(w.rows, rowText(row))
+		w.rows = append(w.rows, l.text(row))
 	}
 	for r, err := range p.Rejects {
 		if err != nil {
@@ -355,11 +363,11 @@ func (l *memoryLedger) publish(ctx context.Context, r pipeline.Replacement) ([]p
 		for range p.Rejects {
 			break
 		}
-		first, err := read(p)
+		first, err := l.read(p)
 		if err != nil {
 			return nil, err
 		}
-		second, err := read(p)
+		second, err := l.read(p)
 		if err != nil {
 			return nil, err
 		}
@@ -370,6 +378,11 @@ func (l *memoryLedger) publish(ctx context.Context, r pipeline.Replacement) ([]p
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if l.onPublish != nil {
+		if err := l.onPublish(r); err != nil {
+			return nil, err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -412,7 +425,7 @@ func (l *memoryLedger) publish(ctx context.Context, r pipeline.Replacement) ([]p
 			old.state.To, old.state.JobCreatedAt, old.state.CheckedAt = w.To, p.Job.CreatedAt, l.now()
 			jobs[p.Job.Row-1].State = pipeline.StateUnchanged
 		case !r.AcceptShrink && len(r.Retire) == 0 && had > 0 && (got == 0 || float64(got) < r.MinRatio*float64(had)):
-			return nil, &pipeline.ShrinkError{Window: w, Had: had, Got: got}
+			return nil, &pipeline.ShrinkError{Stream: r.Stream, Window: w, Had: had, Got: got}
 		default:
 			outcome.Generation++
 			outcome.Restated = old.state.Generation > 0
@@ -867,7 +880,7 @@ func newWorldIn(t testing.TB, dir pipeline.Landing, scope pipeline.Scope, spill 
 	t.Helper()
 	w := &world{t: t, scope: scope, landing: dir, clock: time.Date(2024, 6, 15, 2, 0, 0, 0, time.UTC), landed: map[int64]int{}}
 	w.vendor = &vendor{files: map[pipeline.Date][]string{}, layout: unevenly, polls: 1}
-	w.ledger = &memoryLedger{now: w.now, token: leaseToken}
+	w.ledger = &memoryLedger{now: w.now, token: leaseToken, text: rowText}
 	w.cfg = pipeline.EngineConfig{
 		Stream: schemas.SDR(), DomainID: "d0", RunID: 1, Leases: map[pipeline.StreamScope]int64{{Stream: "sdr", Scope: scope}: leaseToken}, Parallel: 1,
 		JobDeadline: 6 * time.Hour, AdoptMaxAge: 24 * time.Hour, PollInitial: time.Microsecond, PollMax: time.Microsecond, MinRatio: 0.5, QuarantineMax: 0.01,

@@ -111,6 +111,26 @@ func TestWindowRequest(t *testing.T) {
 	}
 }
 
+func TestWindowsOfLists(t *testing.T) {
+	t.Parallel()
+	whole := pipeline.WholeWindow()
+	if got, want := whole.String(), "the whole list"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := monthWindow(t, pipeline.Tenant, "2024-03-01").String(), "[2024-03-01, 2024-04-01)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if whole.From != 0 || !whole.Overlaps(dayWindow(pipeline.Tenant, date(t, "9999-12-30"))) {
+		t.Errorf("the whole window is [%s, %s)", whole.From, whole.To)
+	}
+	for _, published := range []*pipeline.WindowState{nil, {Window: whole, Generation: 3}} {
+		plan := pipeline.PlanWhole(published)
+		if len(plan) != 1 || plan[0].Window != whole || plan[0].Skip != "" || plan[0].Published != published {
+			t.Errorf("the plan over %v is %+v", published, plan)
+		}
+	}
+}
+
 func TestSecretDoesNotPrintItself(t *testing.T) {
 	t.Parallel()
 	const text = "correct horse"
@@ -157,22 +177,50 @@ func TestPartition(t *testing.T) {
 	if got, want := day.String(), "hcso-213 2024-02-29"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	whole := pipeline.Partition{Site: pipeline.Tenant.Site, Unit: pipeline.Whole, From: pipeline.WholeWindow().From}
+	if got, want := whole.End(), pipeline.WholeWindow().To; got != want {
+		t.Errorf("a whole list ends at %s, want %s", got, want)
+	}
 }
 
 // TestErrorsNameTheWayOut holds the messages to what a user can act on.
 func TestErrorsNameTheWayOut(t *testing.T) {
 	t.Parallel()
-	w := monthWindow(t, testScope, "2024-03-01")
-	shrink := (&pipeline.ShrinkError{Window: w, Had: 10, Got: 3}).Error()
-	for _, part := range []string{w.String(), "returned 3", "where 10", "--from 2024-03-01", "--to 2024-03-31", "--accept-shrink"} {
-		if !strings.Contains(shrink, part) {
-			t.Errorf("%q lacks %q", shrink, part)
-		}
-	}
-	quarantine := (&pipeline.QuarantineError{Window: w, Quarantined: 101, Total: 5000, Example: "page 1, record 2"}).Error()
-	for _, part := range []string{w.String(), "101 of 5000", "sync.quarantine_max", "page 1, record 2"} {
-		if !strings.Contains(quarantine, part) {
-			t.Errorf("%q lacks %q", quarantine, part)
+	month, events, whole := monthWindow(t, testScope, "2024-03-01"), monthWindow(t, pipeline.Tenant, "2024-03-01"), pipeline.WholeWindow()
+	for _, c := range []struct {
+		name  string
+		err   error
+		parts []string
+	}{
+		{
+			"shrunk month", &pipeline.ShrinkError{Stream: "sdr", Window: month, Had: 10, Got: 3},
+			[]string{"window " + month.String(), "returned 3", "where 10", "backfill --scope hcso-213/cn-north-213 --from 2024-03-01 --to 2024-03-31 --refresh --accept-shrink"},
+		},
+		{
+			"shrunk events", &pipeline.ShrinkError{Stream: "alarms", Window: events, Had: 10, Got: 3},
+			[]string{"alarms [2024-03-01, 2024-04-01): ", "returned 3", "where 10", "backfill --stream alarms --from 2024-03-01 --to 2024-03-31 --refresh --accept-shrink"},
+		},
+		{
+			"shrunk list", &pipeline.ShrinkError{Stream: "plans", Window: whole, Had: 10, Got: 3},
+			[]string{"plans: ", "returned 3", "where 10", "nightly --stream plans --accept-shrink"},
+		},
+		{
+			"vanished rows", &pipeline.VanishError{Stream: "plans", Gone: 21, Had: 30},
+			[]string{"plans: 21 of 30 rows are gone", "nightly --stream plans --accept-shrink"},
+		},
+		{
+			"bad month", &pipeline.QuarantineError{Stream: "sdr", Window: month, Quarantined: 101, Total: 5000, Example: "page 1, record 2"},
+			[]string{"window " + month.String(), "101 of 5000", "sync.quarantine_max", "page 1, record 2"},
+		},
+		{
+			"bad list", &pipeline.QuarantineError{Stream: "plans", Window: whole, Quarantined: 101, Total: 5000, Example: "page 1, record 2"},
+			[]string{"plans: 101 of 5000", "sync.quarantine_max", "page 1, record 2"},
+		},
+	} {
+		for _, part := range c.parts {
+			if !strings.Contains(c.err.Error(), part) {
+				t.Errorf("%s: %q lacks %q", c.name, c.err, part)
+			}
 		}
 	}
 }

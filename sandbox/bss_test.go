@@ -324,7 +324,7 @@ func TestSubscriptionsFollowFromTheSeed(t *testing.T) {
 
 func TestSubscriptionsAreMixed(t *testing.T) {
 	t.Parallel()
-	v := start(t, sandbox.Config{}).logIn()
+	v := start(t, sandbox.Config{Resources: 60}).logIn()
 	metered := map[string]map[string]any{}
 	for _, raw := range v.records("2024-03-01", "2024-03-02") {
 		var r map[string]any
@@ -355,7 +355,7 @@ func TestSubscriptionsAreMixed(t *testing.T) {
 	if len(types) < 8 || len(statuses) != 3 || len(policies) < 5 {
 		t.Errorf("got types %v, statuses %v, policies %v; want 8, 3 and 5 at least", types, statuses, policies)
 	}
-	if joined < 20 || joined > 80 {
+	if joined < 20 || joined > 60 {
 		t.Errorf("got %d of 120 that are metered, want some but not all", joined)
 	}
 }
@@ -506,6 +506,25 @@ func TestDictionariesThatMove(t *testing.T) {
 			t.Errorf("%s: a second reading has %d codes, want the %d undisturbed ones", fault, len(again), len(undisturbed))
 		}
 	}
+}
+
+func TestFaultsOfBSS(t *testing.T) {
+	t.Parallel()
+	v := start(t, sandbox.Config{}).logInToDomain()
+	faults, err := sandbox.ParseFaults("resources:1:status=503;resources:2:garbage;resources_v2:1:unauthorized")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.server.SetFaults(faults...); err != nil {
+		t.Fatal(err)
+	}
+	v.want(503, "GET", resourcesPath, "", nil)
+	if a := v.want(200, "GET", resourcesPath, "", nil); json.Valid(a.body) {
+		t.Errorf("got %s, want garbage", a.body)
+	}
+	v.want(401, "POST", resourcesV2Path, "{}", nil)
+	v.want(401, "GET", resourcesPath, "", nil)
+	v.logInToDomain().want(200, "GET", resourcesPath, "", nil)
 }
 
 func TestShiftEvery(t *testing.T) {

@@ -33,6 +33,10 @@ func TestFaultText(t *testing.T) {
 		{"token:1:stall", "token:1:stall"},
 		{"token:1:stall=5s", "token:1:stall=5s"},
 		{"page:1:gzip_bomb=64", "page:1:gzip_bomb=64"},
+		{"resources:2:shift", "resources:2:shift"},
+		{"service_types:2x*:skip", "service_types:2x*:skip"},
+		{"resources_v2:*:half", "resources_v2:*:half"},
+		{"bms_job:1:status=503", "bms_job:1:status=503"},
 		{"page:1:redirect=http://127.0.0.1:1/x?a=b,c", "page:1:redirect=http://127.0.0.1:1/x?a=b,c"},
 	}
 	for _, tt := range tests {
@@ -46,6 +50,7 @@ func TestFaultText(t *testing.T) {
 		"page:1:status", "page:1:status=200", "page:1:status=777", "page:1:status=429,retry_after=soon", "page:1:status=429,colour=red",
 		"page:1:latency", "page:1:latency=-1s", "page:1:stall=x", "page:1:marker_loop", "page:1:marker_loop=0", "page:1:redirect",
 		"page:1:job_hang", "any:1:moved", "create:1:job_forgotten", "page:1:reset=1", "page:1x-2:reset",
+		"page:1:shift", "any:1:skip", "bms_server:1:half", "resources:1:moved", "resources:1:repeat=2",
 	} {
 		if f, err := sandbox.ParseFault(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, f)

@@ -10,8 +10,8 @@ type listing struct {
 }
 
 // sliceOf returns the rows [from, from+size) of a list and how many rows it has, both as the fault that hit this call, and those
-// before it, make them. Where the documents' faults want a new row to join, one of the list's own moves, since no row can be
-// made up here: FaultSkip shows the first row again at the end.
+// before it, make them. No row can be made up here, so the row that joins is the one that left: FaultSkip moves the first row to the
+// end, FaultRepeat the last one to the front.
 func sliceOf[T any](s *Server, c *call, e Endpoint, rows []T, from, size int) (page []T, total int) {
 	s.mu.Lock()
 	l := s.listings[e]

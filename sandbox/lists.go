@@ -198,7 +198,8 @@ func (s *Server) readList(c *call, l *list) reply {
 	if !pause(c.Context(), s.config.PageLatency) {
 		return refuse(http.StatusServiceUnavailable, "AS.0005", "The client has gone")
 	}
-	held := l.read(s.view(), a)
+	v := s.view()
+	held := l.read(v, a)
 	numbers := make([]int, held.total)
 	for i := range numbers {
 		numbers[i] = i
@@ -207,9 +208,10 @@ func (s *Server) readList(c *call, l *list) reply {
 		a.size = held.total // a list without paging
 	}
 	page, total := sliceOf(s, c, l.endpoint, numbers, a.from, a.size)
-	items := make([]item, 0, len(page))
+	items := make([]json.RawMessage, 0, len(page))
 	for _, i := range page {
-		items = append(items, held.row(i))
+		text, _ := v.written(held.row(i))
+		items = append(items, text)
 	}
 	s.counters.page(int64(len(items)))
 	return jsonReply(http.StatusOK, append(item{{"total", s.total(total)}, {"list", items}}, l.envelope...))
@@ -254,6 +256,30 @@ func (it item) MarshalJSON() ([]byte, error) {
 		b = append(b, value...)
 	}
 	return append(b, '}'), nil
+}
+
+// oddEvery is how many rows there are to one with a member that no document names.
+const oddEvery = 50
+
+// written is the row as it is sent, and whether it is one that can't be parsed: about one in Config.BadEvery.
+func (v view) written(it item) (text json.RawMessage, bad bool) {
+	text = rowText(it)
+	h := mixText(v.seed, string(text))
+	if every := v.config.BadEvery; every > 0 && h%uint64(every) == 0 {
+		return json.RawMessage(badShapes[h>>36%uint64(len(badShapes))]), true
+	}
+	if h>>8%oddEvery == 0 {
+		return rowText(append(it, member{"ext_info", item{{"batch", "b-7"}, {"ratio", json.Number("2.50")}}})), false
+	}
+	return text, false
+}
+
+func rowText(it item) json.RawMessage {
+	text, err := json.Marshal(it)
+	if err != nil {
+		panic(err) // only plain values come here
+	}
+	return text
 }
 
 // param is one query parameter of a list.
@@ -406,10 +432,11 @@ func (t *throttles) allow(e Endpoint, most int, period time.Duration) bool {
 
 // ListTruth is what a list of ESM holds at one moment.
 type ListTruth struct {
-	Stream  string   `json:"stream"`
-	Records int64    `json:"records"`
-	IDs     []string `json:"ids,omitempty"` // of lists whose document names something that tells rows apart; in the list's order
-	Night   int      `json:"night"`         // nights passed by then
+	Stream   string   `json:"stream"`
+	Records  int64    `json:"records"`
+	Rejected int64    `json:"rejected"`      // rows that can't be parsed, not among Records
+	IDs      []string `json:"ids,omitempty"` // of Records, in the list's order, where the rows have something that tells them apart
+	Night    int      `json:"night"`         // nights passed by then
 }
 
 // ListTruth counts what a list of ESM, called by its endpoint's name, holds now with event times from the date of from up to but
@@ -433,9 +460,17 @@ func (s *Server) ListTruth(stream string, from, to time.Time) (ListTruth, error)
 	}
 	for _, value := range values {
 		held := l.read(v, asked{values: map[string]string{l.by: value}, span: span{dayOf(from).milli(), dayOf(to).milli()}})
-		truth.Records += int64(held.total)
-		for i := 0; i < held.total && held.id != nil; i++ {
-			truth.IDs = append(truth.IDs, held.id(i))
+		for i := range held.total {
+			if s.config.BadEvery > 0 {
+				if _, bad := v.written(held.row(i)); bad {
+					truth.Rejected++
+					continue
+				}
+			}
+			truth.Records++
+			if held.id != nil {
+				truth.IDs = append(truth.IDs, held.id(i))
+			}
 		}
 	}
 	return truth, nil

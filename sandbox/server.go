@@ -81,7 +81,8 @@ func New(c Config) (*Server, error) {
 }
 
 // AdvanceNight lets a night pass: some late and corrected records join the files of the last five file dates before today. Jobs
-// created before do not see them. Some subscriptions change, come and go. It returns the number of nights passed.
+// created before do not see them. Some subscriptions and physical devices change, come and go, audit logs of the last three days
+// come to light, and alarms are cleared as if a day had passed. It returns the number of nights passed.
 func (s *Server) AdvanceNight() int {
 	today := dayOf(s.config.Today())
 	s.mu.Lock()

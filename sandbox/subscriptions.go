@@ -180,7 +180,7 @@ func (b *subscriptions) subscribe(kind *subscribable, hash uint64, since time.Ti
 		row.SpecSize = kind.sizes[hash>>50%uint64(len(kind.sizes))]
 	}
 	// Most are renewed in time; the others have expired of late, and one in thirty is frozen.
-	for last := subscribed.AddDate(0, 0, -int(hash>>52%64)); row.ExpireTime.Before(last); {
+	for last := subscribed.AddDate(0, 0, -int(hash>>52%32)); row.ExpireTime.Before(last); {
 		row.UpdateTime = row.ExpireTime
 		row.ExpireTime = endOfMonths(row.ExpireTime, 1+int(hash>>32%12))
 	}

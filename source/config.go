@@ -13,7 +13,7 @@ import (
 // Config sets the limits of a Transport. Zero means the default.
 type Config struct {
 	CAFile            string        // PEM file of authorities trusted besides the system's
-	RequestsPerSecond float64       // budget of each API; 0 is no limit
+	RequestsPerSecond float64       // budget of each API, or of each class of them (Rate); 0 is no limit
 	MaxBody           int64         // cap on an answer's decompressed bytes; default 32 MiB
 	Timeout           time.Duration // of one attempt, its body included; default 1 minute
 	RetryFor          time.Duration // of one call with all its attempts; default 5 minutes

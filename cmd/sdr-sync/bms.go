@@ -46,7 +46,7 @@ func (a *app) bmsJob(ctx context.Context, client *bms.Client, id string, wait bo
 	pause, deadline := a.cfg.Sync.PollInitial, time.Now().Add(a.cfg.Sync.JobDeadline)
 	for {
 		job, err := client.Job(ctx, id)
-		if err != nil || !wait || job.Status.Ended() {
+		if err != nil || !wait || job.Status.IsFinal() {
 			return job, err
 		}
 		if time.Now().Add(pause).After(deadline) {
@@ -69,7 +69,7 @@ func (a *app) printBMSJob(j bms.Job) error {
 		}
 	} else {
 		t := a.table("TASK", "TYPE", "STATUS", "BEGAN", "ENDED", "ERROR")
-		t.row(j.ID, j.Type, j.Status, j.Begin, j.End, j.FailReason)
+		t.row(j.ID, j.Type, j.Status, instant(j.Begin), instant(j.End), j.FailReason)
 		if err := t.flush(); err != nil {
 			return err
 		}
@@ -78,4 +78,12 @@ func (a *app) printBMSJob(j bms.Job) error {
 		return fmt.Errorf("task %s failed at the vendor: %s %s", j.ID, j.ErrorCode, j.FailReason)
 	}
 	return nil
+}
+
+// instant is a time as tables show it, "-" for none.
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.DateTime)
 }

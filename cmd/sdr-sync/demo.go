@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/sandbox"
+	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/sink/postgres/private"
 )
@@ -291,7 +293,7 @@ func (a *app) demoFiles() error {
 
 // demoProof prints counts and exact sums of the three, and fails if they differ.
 func (a *app) demoProof(ctx context.Context, db *postgres.DB, vendor *sandbox.Server, c sandbox.Config) error {
-	lake, err := a.openLake(false)
+	lake, err := a.openLake(schemas.SDR(), false)
 	if err != nil {
 		return err
 	}
@@ -325,5 +327,14 @@ func (a *app) demoProof(ctx context.Context, db *postgres.DB, vendor *sandbox.Se
 		return withCode(exitDifference, errors.New("the sums in Postgres, in Parquet and at the vendor differ"))
 	}
 	fmt.Fprintf(a.stdout, "equal: %d records stand exactly once in Postgres and exactly once in Parquet\n", truth.Records)
+	_, rows, err := db.Query(ctx, "select count(*) from billing.subscription_current where absent_since is null")
+	if err != nil {
+		return err
+	}
+	stand, want := rows[0][0], strconv.Itoa(len(vendor.Subscriptions()))
+	fmt.Fprintf(a.stdout, "subscriptions that stand: %s in Postgres, %s at the vendor\n", stand, want)
+	if stand != want {
+		return withCode(exitDifference, errors.New("the subscriptions in Postgres and at the vendor differ"))
+	}
 	return nil
 }

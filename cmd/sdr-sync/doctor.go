@@ -182,7 +182,7 @@ func (a *app) checkBMS(ctx context.Context, v *vendor, check func(string, string
 	if err == nil {
 		_, err = client.Job(ctx, "sdr-sync-doctor")
 	}
-	if errors.Is(err, pipeline.ErrRefused) && !errors.Is(err, pipeline.ErrCredentials) || errors.Is(err, pipeline.ErrNotOffered) {
+	if errors.Is(err, pipeline.ErrJobForgotten) {
 		err = nil // a task that never was
 	}
 	check("BMS", "can be reached, and takes the token", err)

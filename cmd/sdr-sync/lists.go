@@ -9,6 +9,7 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/source/list"
 )
 
 // list pulls one list: whole, or its windows of event time. What the site does not offer, or forbids where that is no failure, is noted.
@@ -109,10 +110,14 @@ func innermost(err error) error {
 	}
 }
 
-// shorten lists the first n of names.
-func shorten(names []string, n int) string {
-	if len(names) <= n {
-		return strings.Join(names, ", ")
+// shorten lists the first n of what was skipped.
+func shorten(skipped []list.Skip, n int) string {
+	var names []string
+	for _, s := range skipped[:min(n, len(skipped))] {
+		names = append(names, s.Asked)
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:n], ", "), len(names)-n)
+	if more := len(skipped) - n; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }

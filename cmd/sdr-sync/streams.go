@@ -131,7 +131,7 @@ func (a *app) dueParts(ctx context.Context, db *postgres.DB, parts []part, now t
 		}
 		// A nightly run that begins a little earlier than the night before still is the next night's.
 		early := min(c.Every/10, time.Hour)
-		return last[s.Name].At.IsZero() || now.Sub(last[s.Name].At) >= c.Every-early
+		return last[s.Name].Good.IsZero() || now.Sub(last[s.Name].Good) >= c.Every-early
 	}
 	standing := func(s *schemas.Stream) bool {
 		return slices.ContainsFunc(parts, func(p part) bool { return p.stream.Name == s.Name })

@@ -1,6 +1,6 @@
 // Command generate writes the migrations of streams that are read from lists: `go run ./migrations/generate NAME...`, from the root of the
-// repository. The migration of a stream that has none yet gets the number behind the newest. One that is released must not be written
-// again: what a stream then changes needs a migration by hand.
+// repository. The migration of a stream that has none yet gets the next number below 0100: what is built on the tables stands from there
+// on. One that is released must not be written again: what changes of a stream then needs a migration by hand.
 package main
 
 import (
@@ -52,14 +52,17 @@ func pathOf(dir, stream string) (string, error) {
 	if len(own) > 0 {
 		return own[0], nil
 	}
-	all, err := filepath.Glob(filepath.Join(dir, "[0-9][0-9][0-9][0-9]_*.sql"))
-	if err != nil || len(all) == 0 {
+	tables, err := filepath.Glob(filepath.Join(dir, "00[0-9][0-9]_*.sql"))
+	if err != nil || len(tables) == 0 {
 		return "", errors.Join(fmt.Errorf("%s holds no migrations: run this from the root of the repository", dir), err)
 	}
-	newest := filepath.Base(slices.Max(all))
+	newest := filepath.Base(slices.Max(tables))
 	var number int
 	if _, err := fmt.Sscanf(newest, "%04d_", &number); err != nil {
 		return "", fmt.Errorf("read the number of %s: %w", newest, err)
+	}
+	if number == 99 {
+		return "", fmt.Errorf("find a number for the migration of %s: all below 0100 are taken", stream)
 	}
 	return filepath.Join(dir, fmt.Sprintf("%04d_%s.sql", number+1, stream)), nil
 }

@@ -373,6 +373,52 @@ func TestListColumns(t *testing.T) {
 	}
 }
 
+// TestListStatistics compares the bounds in files with those of the rows, over batches and row groups.
+func TestListStatistics(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{eventsName, snapshotName, historyName} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stream(t, name)
+			rows := listRows(s, parquet.SmallGroupRows+parquet.BatchRows+7, 2)
+			var out bytes.Buffer
+			if err := listLake(t, t.TempDir(), s).WriteRows(t.Context(), partitionOf(s), &out, valid(rows)); err != nil {
+				t.Fatal(err)
+			}
+			columns := s.Stored().Fields
+			want := [][]columnBounds{make([]columnBounds, len(columns)), make([]columnBounds, len(columns))}
+			n := 0
+			for row := range rows {
+				for i, c := range columns {
+					b, v := &want[n/parquet.SmallGroupRows][i], row.Values[i]
+					if !v.Valid {
+						b.nulls++
+						continue
+					}
+					b.include(orderedValue(c.Type, v))
+				}
+				n++
+			}
+			pf := parse(t, out.Bytes())
+			if pf.NumRowGroups() != len(want) {
+				t.Fatalf("got %d row groups, want %d", pf.NumRowGroups(), len(want))
+			}
+			for g := range want {
+				for i, c := range columns {
+					chunk, err := pf.MetaData().RowGroup(g).ColumnChunk(i)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, want := storedBounds(t, chunk), want[g][i]; !bytes.Equal(got.min, want.min) || !bytes.Equal(got.max, want.max) || got.nulls != want.nulls {
+						t.Errorf("row group %d, column %s: got [%x, %x] and %d NULLs, want [%x, %x] and %d",
+							g, c.Name, got.min, got.max, got.nulls, want.min, want.max, want.nulls)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestEventsByDay(t *testing.T) {
 	t.Parallel()
 	s := stream(t, eventsName)
@@ -470,6 +516,40 @@ func TestStreamsShareALake(t *testing.T) {
 			first = files
 		}
 		sameTrees(t, files, first)
+	}
+}
+
+// TestEveryStreamHasItsPlace exports an empty partition of every stream of the program into one lake.
+func TestEveryStreamHasItsPlace(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "lake")
+	lakeID := "11111111-2222-4333-8444-555555555555"
+	lakes, stores := map[string]*parquet.Lake{}, map[string]*fakeStore{}
+	for _, s := range schemas.All() {
+		cfg := config(dir)
+		cfg.Stream = s
+		lake, err := parquet.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := partitionOf(s)
+		if !s.IsList() {
+			p = month("hcso-213", "2024-03")
+		}
+		store := &fakeStore{lakeID: lakeID}
+		store.publish(p, none)
+		export(t, lake, store, parquet.ExportOptions{})
+		lakes[s.Name], stores[s.Name] = lake, store
+	}
+	files := tree(t, dir)
+	for name, lake := range lakes {
+		m := readManifest(t, dir, name)
+		if len(m.Files) != 1 || files[m.Files[0].Path] == "" || !strings.HasPrefix(m.Files[0].Path, name+"/") {
+			t.Errorf("%s: got files %+v, want one in its folder", name, m.Files)
+		}
+		if got := differences(t, lake, stores[name]); got != "" {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 

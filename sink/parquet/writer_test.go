@@ -225,9 +225,17 @@ type columnBounds struct {
 	nulls    int64
 }
 
+func (b *columnBounds) include(key []byte) {
+	if b.min == nil || bytes.Compare(key, b.min) < 0 {
+		b.min = key
+	}
+	if b.max == nil || bytes.Compare(key, b.max) > 0 {
+		b.max = key
+	}
+}
+
 // ordered returns the row's value of column c as bytes that compare in its order; ok is false for NULL.
 func ordered(row *record.Row, c schemas.Field) (key []byte, ok bool) {
-	signed := func(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)^1<<63) }
 	switch c.Name {
 	case "usage_date":
 		return signed(int64(row.UsageDate)), true
@@ -244,18 +252,25 @@ func ordered(row *record.Row, c schemas.Field) (key []byte, ok bool) {
 	if !v.Valid {
 		return nil, false
 	}
-	switch c.Type {
-	case schemas.Timestamp:
-		return signed(v.Int), true
+	return orderedValue(c.Type, v), true
+}
+
+// orderedValue returns a value that is not NULL as bytes that compare in its order.
+func orderedValue(typ schemas.Type, v record.Value) []byte {
+	switch typ {
+	case schemas.Timestamp, schemas.Bigint, schemas.Date, schemas.Integer:
+		return signed(v.Int)
 	case schemas.Decimal:
 		n, err := record.Unscaled(v.Bytes)
 		if err != nil {
 			panic(err)
 		}
-		return binary.BigEndian.AppendUint64(signed(n.Hi), n.Lo), true
+		return binary.BigEndian.AppendUint64(signed(n.Hi), n.Lo)
 	}
-	return append([]byte{}, v.Bytes...), true
+	return append([]byte{}, v.Bytes...)
 }
+
+func signed(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)^1<<63) }
 
 // storedBounds reads a column chunk's statistics in the same form.
 func storedBounds(t *testing.T, chunk *metadata.ColumnChunkMetaData) columnBounds {
@@ -332,19 +347,11 @@ func TestStatistics(t *testing.T) {
 				for i, c := range columns {
 					key, ok := ordered(row, c)
 					b := &bounds[i]
-					switch {
-					case !ok:
+					if !ok {
 						b.nulls++
 						continue
-					case b.min == nil:
-						b.min, b.max = key, key
 					}
-					if bytes.Compare(key, b.min) < 0 {
-						b.min = key
-					}
-					if bytes.Compare(key, b.max) > 0 {
-						b.max = key
-					}
+					b.include(key)
 				}
 				n++
 			}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -119,7 +120,8 @@ func (db *DB) provider(sqlDB *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the migrations: %w", err)
 	}
-	p, err := goose.NewProvider("", sqlDB, migrations.Files, goose.WithStore(store), goose.WithSessionLocker(locker))
+	p, err := goose.NewProvider("", sqlDB, migrations.Files, goose.WithStore(store), goose.WithSessionLocker(locker),
+		goose.WithAllowOutofOrder(true)) // the table of a new stream has a number below that of the views
 	if err != nil {
 		return nil, fmt.Errorf("prepare the migrations: %w", err)
 	}
@@ -163,35 +165,53 @@ func (db *DB) Migrate(ctx context.Context, version int64) ([]string, error) {
 	return names, nil
 }
 
-// CheckSchema fails with ErrSchemaVersion unless the database stands at this program's newest migration.
+// CheckSchema fails with ErrSchemaVersion unless exactly this program's migrations are applied.
 func (db *DB) CheckSchema(ctx context.Context) error {
-	want, err := newestMigration()
+	known, err := knownMigrations()
 	if err != nil {
 		return err
 	}
-	var have int64
-	err = db.pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+gooseTable+" WHERE is_applied").Scan(&have)
+	var applied []int64
+	rows, err := db.pool.Query(ctx, "SELECT version_id FROM "+gooseTable+" WHERE is_applied AND version_id > 0 ORDER BY 1")
+	if err == nil {
+		applied, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+	}
 	if isCode(err, "42P01", "3F000") { // no such table or schema: never migrated
-		have, err = 0, nil
+		applied, err = nil, nil
 	}
 	if err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
-	switch {
-	case have < want:
-		return fmt.Errorf("%w: it is at version %d and the program needs %d; run `sdr-sync migrate`", ErrSchemaVersion, have, want)
-	case have > want:
-		return fmt.Errorf("%w: it is at version %d and the program knows only %d; install the newer sdr-sync", ErrSchemaVersion, have, want)
+	have, want := int64(0), slices.Max(known)
+	for _, version := range applied {
+		have = version
+		if !slices.Contains(known, version) {
+			return fmt.Errorf("%w: it has migration %d and the program knows them to %d; install the newer sdr-sync", ErrSchemaVersion, version, want)
+		}
+	}
+	for _, version := range known {
+		if !slices.Contains(applied, version) {
+			return fmt.Errorf("%w: it is at version %d and lacks migration %d; run `sdr-sync migrate`", ErrSchemaVersion, have, version)
+		}
 	}
 	return nil
 }
 
-func newestMigration() (int64, error) {
+// knownMigrations returns the numbers of this program's migrations.
+func knownMigrations() ([]int64, error) {
 	names, err := fs.Glob(migrations.Files, "*.sql")
 	if err != nil || len(names) == 0 {
-		return 0, fmt.Errorf("list the migrations: %w", err)
+		return nil, fmt.Errorf("list the migrations: %w", err)
 	}
-	return goose.NumericComponent(names[len(names)-1])
+	var known []int64
+	for _, name := range names {
+		version, err := goose.NumericComponent(name)
+		if err != nil {
+			return nil, fmt.Errorf("list the migrations: %w", err)
+		}
+		known = append(known, version)
+	}
+	return known, nil
 }
 
 // isCode tells whether err is a Postgres error with one of the SQLSTATE codes.

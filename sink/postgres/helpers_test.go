@@ -42,6 +42,7 @@ type database struct {
 	url   string
 	admin *pgxpool.Pool
 	run   int64
+	lists []*schemas.Stream // whose tables are there besides the metering records'
 }
 
 // migrate serialises the migrations of this binary's databases, so that roles, which they share, are contended only where a test
@@ -279,8 +280,14 @@ func before(rows iter.Seq2[*record.Row, error], do func(n int) error) iter.Seq2[
 // landed stores a job for w whose pages are all landed.
 func (d *database) landed(t *testing.T, w pipeline.Window) pipeline.Job {
 	t.Helper()
+	return d.landedOf(t, stream, w, testNow.Add(-time.Hour))
+}
+
+// landedOf is landed for any stream, with the time at which the job was created.
+func (d *database) landedOf(t *testing.T, stream string, w pipeline.Window, created time.Time) pipeline.Job {
+	t.Helper()
 	job, err := d.SaveJob(t.Context(), pipeline.Job{
-		RunID: d.run, Stream: stream, Window: w, ID: "job", Request: w.Request("d-1"), CreatedAt: testNow.Add(-time.Hour), State: pipeline.StateOpen,
+		RunID: d.run, Stream: stream, Window: w, ID: "job", Request: w.Request("d-1"), CreatedAt: created, State: pipeline.StateOpen,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -356,7 +363,6 @@ func (d *database) checkSums(t *testing.T) {
 	}
 }
 
-// checkClean wants verify to find nothing.
 // export marks every partition as exported, as it stands.
 func (d *database) export(t *testing.T) {
 	t.Helper()
@@ -385,14 +391,21 @@ func (d *database) export(t *testing.T) {
 	}
 }
 
+// checkClean wants verify to find nothing.
 func (d *database) checkClean(t *testing.T) {
 	t.Helper()
-	found, _, err := d.Check(t.Context(), stream, nil)
-	if err != nil {
-		t.Fatal(err)
+	streams := []string{stream}
+	for _, s := range d.lists {
+		streams = append(streams, s.Name)
 	}
-	for _, f := range found {
-		t.Errorf("verify found at %s: %s", f.Where, f.What)
+	for _, stream := range streams {
+		found, _, err := d.Check(t.Context(), stream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			t.Errorf("verify found in %s at %s: %s", stream, f.Where, f.What)
+		}
 	}
 }
 
@@ -411,8 +424,12 @@ func (d *database) facts(t *testing.T) []string {
 // content is all that a publication may change, physical versions included.
 func (d *database) content(t *testing.T) []string {
 	t.Helper()
+	lists := ""
+	for _, s := range d.lists {
+		lists += " UNION ALL SELECT concat_ws(' ', '" + s.Name + "', tableoid::regclass, ctid, xmin, l) FROM " + s.Table + " l"
+	}
 	return list[string](t, d, `
-		SELECT concat_ws(' ', 'sdr', ctid, xmin, s) FROM billing.sdr s
+		SELECT concat_ws(' ', 'sdr', ctid, xmin, s) FROM billing.sdr s`+lists+`
 		UNION ALL SELECT concat_ws(' ', 'rollup', ctid, xmin, r) FROM sdr_sync.usage_rollup r
 		UNION ALL SELECT concat_ws(' ', 'quarantine', ctid, xmin, q) FROM sdr_sync.quarantine q
 		UNION ALL SELECT concat_ws(' ', 'window', ctid, w) FROM sdr_sync.window w

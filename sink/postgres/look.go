@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	neturl "net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
 // LastRun returns the newest run.
@@ -232,4 +235,58 @@ func tlsEnvironment(text string) (env []string) {
 		}
 	}
 	return env
+}
+
+// LastSync is the newest job or pull of a stream that came to an end.
+type LastSync struct {
+	At      time.Time // when it ended
+	State   string    // how; see pipeline.Job
+	Records int64
+	Good    time.Time // when one last was published or confirmed what stands; zero if none ever was
+}
+
+// LastSync returns for each stream how it was last pulled. Streams that never were are not in it.
+func (db *DB) LastSync(ctx context.Context) (map[string]LastSync, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT DISTINCT ON (stream) stream, finished_at, state, records,
+			coalesce(max(finished_at) FILTER (WHERE state IN ('published', 'unchanged')) OVER (PARTITION BY stream), '-infinity'::timestamptz)
+		FROM sdr_sync.job WHERE finished_at IS NOT NULL ORDER BY stream, finished_at DESC, job_row DESC`)
+	if err != nil {
+		return nil, wrap(err, "read the last pulls")
+	}
+	all := map[string]LastSync{}
+	var stream string
+	var last LastSync
+	var good optionalTime
+	_, err = pgx.ForEachRow(rows, []any{&stream, &last.At, &last.State, &last.Records, &good}, func() error {
+		last.At, last.Good = last.At.UTC(), good.Time
+		all[stream] = last
+		return nil
+	})
+	return all, wrap(err, "read the last pulls")
+}
+
+// Distinct returns the different values of the columns as text, NULL and the empty text left out, in the order of their bytes. A
+// table or column that is not there is an error.
+func (db *DB) Distinct(ctx context.Context, columns []schemas.Column) ([]string, error) {
+	if len(columns) == 0 {
+		return nil, nil
+	}
+	var parts []string
+	var args []any
+	for _, c := range columns {
+		value := pgx.Identifier{c.Column}.Sanitize() + "::text"
+		part := "SELECT " + value + " AS value FROM " + pgx.Identifier(strings.Split(c.Table, ".")).Sanitize() + " WHERE " + value + " <> ''"
+		for _, name := range slices.Sorted(maps.Keys(c.Where)) {
+			args = append(args, c.Where[name])
+			part += fmt.Sprintf(" AND %s::text = ANY ($%d::text[])", pgx.Identifier{name}.Sanitize(), len(args))
+		}
+		parts = append(parts, part)
+	}
+	rows, err := db.pool.Query(ctx, `SELECT value FROM (`+strings.Join(parts, " UNION ")+`) found ORDER BY value COLLATE "C"`, args...)
+	if err != nil {
+		return nil, wrap(err, "read the values that a list is asked by")
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return values, wrap(err, "read the values that a list is asked by")
 }

@@ -145,7 +145,7 @@ func TestWriter(t *testing.T) {
 		"CREATE TABLE sdr_sync.mine (x int)", "DELETE FROM billing.sdr_2024_03", "UPDATE sdr_sync.restatement SET deleted = 0", "DELETE FROM sdr_sync.restatement",
 		"DELETE FROM sdr_sync.run", "DELETE FROM sdr_sync.job", "DELETE FROM sdr_sync.window", "DELETE FROM sdr_sync.pin", "DELETE FROM sdr_sync.partition",
 		"UPDATE sdr_sync.quarantine SET reason = ''", "UPDATE sdr_sync.usage_rollup SET records = 0", "INSERT INTO sdr_sync.goose_db_version (version_id, is_applied) VALUES (9, true)",
-		"TRUNCATE sdr_sync.run CASCADE", "DROP FUNCTION sdr_sync.ensure_partition(date)", "SET ROLE sdr_sync_owner",
+		"TRUNCATE sdr_sync.run CASCADE", "DROP FUNCTION sdr_sync.ensure_partition(text, date)", "SET ROLE sdr_sync_owner",
 	)
 	checkAllowed(t, pool, "SELECT sdr_sync.ensure_partition('billing.sdr', '2031-01-01')")
 	if owner := query[string](t, d, "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'billing.sdr_2031_01'::regclass"); owner != "sdr_sync_owner" {

@@ -24,7 +24,7 @@ func newClient(t *testing.T, handler http.HandlerFunc) *bms.Client {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	transport, err := source.New(source.Config{BackoffInitial: time.Millisecond, BackoffMax: 2 * time.Millisecond, RetryFor: 100 * time.Millisecond})
+	transport, err := source.New(source.Config{BackoffInitial: time.Millisecond, BackoffMax: 200 * time.Millisecond, RetryFor: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

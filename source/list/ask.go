@@ -39,6 +39,9 @@ func checkDeclaration(l *schemas.List, config Config) error {
 		if reserved || each.Name == l.Paging.Start {
 			return fmt.Errorf("list.each %q has the name of something else", each.Name)
 		}
+		if slices.ContainsFunc(each.Values, placeholder.MatchString) {
+			return fmt.Errorf("list.each %q has no value yet: it has to be configured", each.Name)
+		}
 		if len(each.From) > 0 && config.Values == nil {
 			return fmt.Errorf("list.each %q is of columns, which can't be read here", each.Name)
 		}
