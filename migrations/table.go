@@ -50,6 +50,8 @@ func columnType(t schemas.Type) string {
 		return "timestamptz"
 	case schemas.Decimal:
 		return "numeric(38,12)"
+	case schemas.Float:
+		return "double precision"
 	case schemas.JSON:
 		return "jsonb"
 	}

@@ -17,6 +17,7 @@ var columnTypes = map[schemas.Type][2]string{
 	schemas.Text:      {"text", "STRING"},
 	schemas.Timestamp: {"timestamptz", "TIMESTAMP(us, UTC)"},
 	schemas.Decimal:   {"numeric(38,12)", "DECIMAL(38,12)"},
+	schemas.Float:     {"double precision", "DOUBLE"},
 	schemas.JSON:      {"jsonb", "STRING"},
 	schemas.Date:      {"date", "DATE"},
 	schemas.Bigint:    {"bigint", "INT64"},

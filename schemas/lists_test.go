@@ -26,7 +26,7 @@ var endpoints = map[string]struct {
 	pageSize          int // the most that the document allows, or its default where it allows any
 	perMinute         int // 0: thousands a second
 }{
-	"subscriptions":             {"GET /v1.0/{domain_id}/common/order-mgr/resources/detail", "", schemas.History, "", 500, 240},
+	"subscriptions":             {"GET /v1.0/{domain_id}/common/order-mgr/resources/detail", "", schemas.History, "", 500, 480},
 	"service_resources":         {"GET /v2/products/service-resources", "", schemas.Snapshot, "", 100, 240},
 	"service_types":             {"GET /v2/products/service-types", "", schemas.Snapshot, "", 100, 240},
 	"resource_types":            {"GET /v2/products/resource-types", "", schemas.Snapshot, "", 100, 240},

@@ -25,6 +25,7 @@ const (
 	Text      Type = "text"      // UTF-8 text as sent; text, STRING
 	Timestamp Type = "timestamp" // an instant, microseconds since 1970-01-01 UTC; timestamptz, TIMESTAMP(us, UTC)
 	Decimal   Type = "decimal"   // exact, 38 digits of which 12 behind the point; numeric(38,12), DECIMAL(38,12)
+	Float     Type = "float"     // binary floating point, for what the vendor measures as Float64; double precision, DOUBLE. Never for amounts
 	JSON      Type = "json"      // canonical JSON text; jsonb, STRING
 	Date      Type = "date"      // a civil date; date, DATE
 	Bigint    Type = "bigint"    // 64-bit integer
@@ -288,7 +289,7 @@ func (s *Stream) checkFields() error {
 	seen := map[string]bool{}
 	for _, f := range slices.Concat(s.Fields, s.Derived) {
 		switch f.Type {
-		case Text, Timestamp, Decimal, JSON, Date, Bigint, Integer, UUID:
+		case Text, Timestamp, Decimal, Float, JSON, Date, Bigint, Integer, UUID:
 		default:
 			return fmt.Errorf("field %s has the unknown type %q", f.Name, f.Type)
 		}

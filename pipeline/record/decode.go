@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -23,8 +24,9 @@ type Options struct {
 	// NotAfter is the first instant that the begin time may no longer have; zero means no bound.
 	NotAfter time.Time
 
-	// From and To mark as outside all rows whose date is not in [From, To): a list of events is asked for with some overlap. Both zero
-	// means no bound.
+	// From and To mark as outside all rows whose date is not in [From, To): a list of events is asked for with an overlap of a second on
+	// both sides. What lies further out than overlapSlack was not asked for, and is rejected: the vendor goes by another time then. Both
+	// zero means no bound.
 	From, To Date
 
 	// Survey leaves Key of rows unset, and NaturalKey unless the stream has a key: whoever only counts and compares does not need them.
@@ -33,6 +35,9 @@ type Options struct {
 	// IgnoreFields are unknown keys to leave out of the extra field, in any spelling.
 	IgnoreFields []string
 }
+
+// overlapSlack is the overlap with room for times that are rounded to seconds.
+const overlapSlack = 2 * microsPerSecond
 
 // bodyField is the field that takes an answer which is one record as it stands.
 const bodyField = "body"
@@ -81,6 +86,8 @@ type Decoder struct {
 	keyed    bool // the stream has a key
 	notAfter int64
 	from, to Date
+	earliest int64 // of the events that were asked for, with the overlap
+	latest   int64
 	asked    []askedField
 
 	names     *names
@@ -122,6 +129,8 @@ func NewDecoder(s *schemas.Stream, o Options) *Decoder {
 		survey:   o.Survey,
 		keyed:    len(s.Key) > 0,
 		notAfter: maxMicros + 1,
+		earliest: o.From.Time(zone).UnixMicro() - overlapSlack,
+		latest:   o.To.Time(zone).UnixMicro() + overlapSlack,
 		from:     o.From,
 		to:       o.To,
 		clocks:   timestampFields(s, zone),
@@ -206,6 +215,13 @@ func (d *Decoder) Decode(element []byte, row *Row) *Reject {
 	}
 	row.UsageDate = d.calendar.dateOf(at)
 	row.Outside = d.from < d.to && (row.UsageDate < d.from || row.UsageDate >= d.to)
+	if row.Outside && (at < d.earliest || at > d.latest) {
+		name := d.fields[d.when].Name
+		return (&fault{
+			reason: name + "_out_of_window", field: name,
+			detail: fmt.Sprintf("%s was not asked for: the window is [%s, %s)", formatMicros(at), d.from, d.to),
+		}).reject(element)
+	}
 	return nil
 }
 
@@ -546,6 +562,14 @@ func (d *Decoder) value(field int, raw []byte, plain bool, v *Value) *fault {
 
 	case schemas.Bigint, schemas.Integer:
 		return d.integer(f, raw, v)
+
+	case schemas.Float:
+		n, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil || strings.Trim(string(raw), "0123456789+-.eE") != "" { // neither NaN nor hexadecimal
+			return &fault{reason: reasonBadNumber, field: f.Name, detail: fmt.Sprintf("%q is no number of 64 bits", excerpt(raw))}
+		}
+		*v = Value{Valid: true, Int: int64(math.Float64bits(n + 0))} // there is but one zero
+		return nil
 	}
 
 	// What is left is JSON.

@@ -33,7 +33,8 @@ type Hasher struct {
 
 // canonicalTypes are the types that canonical bytes are specified for.
 var canonicalTypes = [...]schemas.Type{
-	schemas.Text, schemas.Timestamp, schemas.Decimal, schemas.JSON, schemas.Date, schemas.Bigint, schemas.Integer, schemas.UUID,
+	schemas.Text, schemas.Timestamp, schemas.Decimal, schemas.JSON, schemas.Date, schemas.Bigint, schemas.Integer, schemas.Float,
+	schemas.UUID,
 }
 
 // NewHasher returns the hasher of s. It panics if s has a field of a type that no canonical bytes are specified for.
@@ -126,7 +127,7 @@ func appendValue(b []byte, isInt bool, v *Value) []byte {
 // isInt tells whether values of the type are in Value.Int rather than Value.Bytes.
 func isInt(t schemas.Type) bool {
 	switch t {
-	case schemas.Timestamp, schemas.Date, schemas.Bigint, schemas.Integer:
+	case schemas.Timestamp, schemas.Date, schemas.Bigint, schemas.Integer, schemas.Float:
 		return true
 	}
 	return false

@@ -316,6 +316,21 @@ func TestEventsOutside(t *testing.T) {
 	}
 }
 
+// TestEventsNotAskedFor: what lies beyond the overlap is no neighbour's, but was selected by another time than ours.
+func TestEventsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	s := parseStream(t, alarmsYAML)
+	march := record.Options{From: record.NewDate(2024, 3, 1), To: record.NewDate(2024, 4, 1)}
+	for at, rejected := range map[string]bool{
+		"2024-02-29T23:59:57Z": true, "2024-02-29T23:59:58Z": false, "2024-04-01T00:00:02Z": false, "2024-04-01T00:00:02.001Z": true, "2023-03-15T00:00:00Z": true,
+	} {
+		_, reject := decodeList(t, s, march, "", `{"csn":"1","at":"`+at+`"}`)
+		if (reject != nil) != rejected || rejected && (reject.Reason != "at_out_of_window" || reject.Field != "at") {
+			t.Errorf("%s is rejected with %+v; want %t", at, reject, rejected)
+		}
+	}
+}
+
 // TestListKeys: what rows of each shape are known by.
 func TestListKeys(t *testing.T) {
 	t.Parallel()

@@ -11,8 +11,8 @@ import (
 )
 
 // Value is one normalised value. Bytes holds text as sent, a decimal as trimmed plain text ("-12.5", never an exponent), canonical
-// JSON, or the 16 bytes of a UUID; Int holds a timestamp in microseconds since 1970-01-01 UTC, a date in days since then, or an integer. Bytes may alias the page it was decoded from, so a
-// Value is good until the next one is decoded; Row.Clone keeps it.
+// JSON, or the 16 bytes of a UUID; Int holds a timestamp in microseconds since 1970-01-01 UTC, a date in days since then, an integer, or
+// the bits of a float. Bytes may alias the page it was decoded from, so a Value is good until the next one is decoded; Row.Clone keeps it.
 type Value struct {
 	Valid bool // false is NULL
 	Bytes []byte

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"maps"
 	"os"
 	"slices"
@@ -354,6 +355,8 @@ func (r *rowReader) value(typ schemas.Type, column arrow.Array, i int) record.Va
 	switch typ {
 	case schemas.Timestamp:
 		return record.Value{Valid: true, Int: int64(column.(*array.Timestamp).Value(i))}
+	case schemas.Float:
+		return record.Value{Valid: true, Int: int64(math.Float64bits(column.(*array.Float64).Value(i)))}
 	case schemas.Bigint:
 		return record.Value{Valid: true, Int: column.(*array.Int64).Value(i)}
 	case schemas.Date:

@@ -57,7 +57,7 @@ func (b *batch) start() {
 func (c *column) start() {
 	c.validity = validity{}
 	switch c.field.Type {
-	case schemas.Timestamp, schemas.Bigint:
+	case schemas.Timestamp, schemas.Bigint, schemas.Float:
 		c.longs = make([]int64, 0, batchRows)
 	case schemas.Date, schemas.Integer:
 		c.ints = make([]int32, 0, batchRows)
@@ -117,7 +117,7 @@ func (c *column) append(row int, v *record.Value) error {
 	}
 	c.validity.append(row, v.Valid)
 	switch c.field.Type {
-	case schemas.Timestamp, schemas.Bigint:
+	case schemas.Timestamp, schemas.Bigint, schemas.Float:
 		c.longs = append(c.longs, v.Int)
 	case schemas.Date, schemas.Integer:
 		if int64(int32(v.Int)) != v.Int {
@@ -182,7 +182,7 @@ func (b *batch) record() arrow.Record {
 
 func (c *column) array(rows int) arrow.Array {
 	switch c.field.Type {
-	case schemas.Timestamp, schemas.Bigint:
+	case schemas.Timestamp, schemas.Bigint, schemas.Float:
 		return fixed(c.typ, rows, arrow.Int64Traits.CastToBytes(c.longs), c.validity)
 	case schemas.Date, schemas.Integer:
 		return fixed(c.typ, rows, arrow.Int32Traits.CastToBytes(c.ints), c.validity)

@@ -354,7 +354,7 @@ func TestListColumns(t *testing.T) {
 			for i := range pf.MetaData().Schema.NumColumns() {
 				c := pf.MetaData().Schema.Column(i)
 				column := c.Name()
-				if c.SchemaNode().RepetitionType().String() == "required" || c.SchemaNode().RepetitionType().String() == "REQUIRED" {
+				if strings.EqualFold(c.SchemaNode().RepetitionType().String(), "required") {
 					column += "!"
 				}
 				got = append(got, column)

@@ -132,6 +132,8 @@ func arrowType(t schemas.Type) (arrow.DataType, error) {
 		return &arrow.Decimal128Type{Precision: decimalPrecision, Scale: decimalScale}, nil
 	case schemas.Date:
 		return arrow.FixedWidthTypes.Date32, nil
+	case schemas.Float:
+		return arrow.PrimitiveTypes.Float64, nil
 	case schemas.Bigint:
 		return arrow.PrimitiveTypes.Int64, nil
 	case schemas.Integer:

@@ -127,7 +127,7 @@ func (c rowCodec) appendTuple(dst []byte, windowID int64, r *record.Row) ([]byte
 			dst = appendBigint(dst, v.Int-epochMicros)
 		case schemas.Date:
 			dst = appendDate(dst, v.Int)
-		case schemas.Bigint:
+		case schemas.Bigint, schemas.Float:
 			dst = appendBigint(dst, v.Int)
 		case schemas.Integer:
 			if v.Int != int64(int32(v.Int)) {
@@ -173,7 +173,7 @@ func (c rowCodec) decode(raw [][]byte, arena []byte, r *record.Row) ([]byte, err
 			v.Int, err = decodeTime(b)
 		case schemas.Date:
 			v.Int, err = decodeDate(b)
-		case schemas.Bigint:
+		case schemas.Bigint, schemas.Float:
 			v.Int = int64(binary.BigEndian.Uint64(b))
 		case schemas.Integer:
 			v.Int = int64(int32(binary.BigEndian.Uint32(b)))

@@ -810,10 +810,17 @@ func TestArchivedMonthIsOfMeteringRecords(t *testing.T) {
 	d.export(t)
 	_, owner := d.login(t, "sdr_sync_owner")
 	checkAllowed(t, owner, "SELECT sdr_sync.archive_month('2024-04-01')")
-	rows := []fields{alarm("2024-04-10 23:00:00", 1, "x")}
-	d.pull(t, lists[0], pull{window: aprilAlarms, rows: rows})
-	d.pull(t, lists[0], pull{window: aprilAlarms, rows: append(rows, alarm("2024-04-11 23:00:00", 2, "y"))})
-	d.pull(t, lists[1], pull{rows: pairs("user", "a=1")})
+	rows := []fields{alarm("2024-04-10 23:00:00", 1, "x"), alarm("2024-04-11 23:00:00", 2, "y")}
+	for _, r := range []pipeline.Replacement{
+		d.listReplacement(lists[0], d.prepareList(t, lists[0], pull{window: aprilAlarms, rows: rows[:1]})),
+		d.listReplacement(lists[0], d.prepareList(t, lists[0], pull{window: aprilAlarms, rows: rows})),
+		d.listReplacement(lists[1], d.prepareList(t, lists[1], pull{rows: pairs("user", "a=1")})),
+	} {
+		if _, err := replace(t.Context(), d.DB, r); err != nil {
+			t.Error(err)
+		}
+		d.checkClean(t)
+	}
 	for _, s := range lists {
 		states, err := d.Store(s.Name).Partitions(t.Context())
 		if err != nil || len(states) != 1 || states[0].Archived {
@@ -833,8 +840,12 @@ func TestListRoundTrip(t *testing.T) {
 	var alarms, devices, subscriptions []fields
 	for i, text := range hostile {
 		alarms = append(alarms, alarm(fmt.Sprintf("2024-04-%02d 01:02:03", i+1), i, text))
-		devices = append(devices, fields{"user": text, "value": text, "extra": `{` + quote(text) + `:1}`})
-		subscriptions = append(subscriptions, fields{"id": text, "value": text, "extra": `{` + quote(text) + `:1}`})
+		extra, err := record.AppendCanonicalJSON(nil, []byte(`{`+quote(text)+`:1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices = append(devices, fields{"user": text, "value": text, "extra": string(extra)})
+		subscriptions = append(subscriptions, fields{"id": text, "value": text, "extra": string(extra)})
 	}
 	for i, f := range []fields{
 		{"csn": 1<<63 - 1, "severity": 1<<31 - 1, "ratio": "99999999999999999999999999.999999999999", "day": 2932896, "extra": `{"a":[1.5,null,"x"]}`},

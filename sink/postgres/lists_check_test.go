@@ -1,0 +1,377 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sdr-sync/sdr-sync/pipeline"
+	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
+)
+
+// Each kind of damage to a list is reported, and a replay mends what pages can mend.
+func TestCheckAndRepairLists(t *testing.T) {
+	t.Parallel()
+	type damage struct {
+		name   string
+		damage string // %[1]s is the table, %[2]d the window
+		what   []string
+		lost   bool // no replay mends it
+	}
+	quarantine := damage{"a lost quarantined record", "DELETE FROM sdr_sync.quarantine WHERE window_id = %[2]d", []string{"the quarantine holds 0 records"}, false}
+	ledger := damage{"the ledger's digest", "UPDATE sdr_sync.window SET digest = repeat('1', 32) WHERE window_id = %[2]d", []string{"the ledger says"}, false}
+	tests := []struct {
+		yaml    string
+		pulls   []pull // the last one is replayed
+		where   string
+		damages []damage
+	}{
+		{
+			alarmYAML,
+			[]pull{{window: aprilAlarms, rows: []fields{alarm("2024-04-01 00:00:00", 1, "a"), alarm("2024-04-02 00:00:00", 2, "b"), alarm("2024-04-02 00:00:00", 2, "b")}, quarantined: []string{"{}"}}},
+			"test_alarms window " + aprilAlarms.String(),
+			[]damage{
+				{"a text", "UPDATE %[1]s SET text = 'c' WHERE csn = 1", []string{"billing.test_alarm holds", "record_key"}, false},
+				{"NULL for a text", "UPDATE %[1]s SET text = NULL WHERE csn = 1", []string{"billing.test_alarm holds", "record_key"}, false},
+				{"a key", "UPDATE %[1]s SET record_key = gen_random_uuid() WHERE csn = 1", []string{"record_key"}, false},
+				{"a date", "UPDATE %[1]s SET event_date = event_date + 1 WHERE csn = 1", []string{"event_date that is not the date"}, false},
+				{"a time", `UPDATE %[1]s SET "order" = "order" - interval '1 day', event_date = event_date WHERE csn = 1`, []string{"billing.test_alarm holds", "record_key", "event_date", "outside"}, false},
+				{"a deleted row", "DELETE FROM %[1]s WHERE csn = 1", []string{"billing.test_alarm holds 2 records"}, false},
+				{"all rows deleted", "DELETE FROM %[1]s", []string{"billing.test_alarm holds 0 records"}, false},
+				quarantine, ledger,
+			},
+		},
+		{
+			deviceYAML,
+			[]pull{{rows: pairs("user", "a=1 b=2 c=3"), quarantined: []string{"{}"}}},
+			"list test_devices",
+			[]damage{
+				{"a text", `UPDATE %[1]s SET value = 'c' WHERE "user" = 'a'`, []string{"billing.test_device holds", "record_key"}, false},
+				{"a key's text", `UPDATE %[1]s SET "user" = 'z' WHERE "user" = 'a'`, []string{"billing.test_device holds", "record_key"}, false},
+				{"a record key", `UPDATE %[1]s SET record_key = gen_random_uuid() WHERE "user" = 'a'`, []string{"record_key"}, false},
+				{"a natural key", `UPDATE %[1]s SET natural_key = gen_random_uuid() WHERE "user" = 'a'`, []string{"natural_key"}, false},
+				{"a deleted row", `DELETE FROM %[1]s WHERE "user" = 'a'`, []string{"billing.test_device holds 2 records"}, false},
+				{"a doubled row", `INSERT INTO %[1]s SELECT natural_key, record_key, 1, first_seen, "user", value, extra FROM %[1]s WHERE "user" = 'a'`, []string{"billing.test_device holds 4 records"}, false},
+				quarantine, ledger,
+				{"a time", `UPDATE %[1]s SET first_seen = '1999-01-01' WHERE "user" = 'a'`, []string{"times or reasons"}, true},
+				{"a time to come", `UPDATE %[1]s SET first_seen = '2999-01-01' WHERE "user" = 'a'`, []string{"times or reasons"}, true},
+			},
+		},
+		{
+			subscriptionYAML,
+			[]pull{
+				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-3 * time.Hour)},
+				{rows: pairs("id", "a=1 b=2"), created: testNow.Add(-2 * time.Hour), quarantined: []string{"{}"}}, // c is absent
+			},
+			"list test_subscriptions",
+			[]damage{
+				{"a text", "UPDATE %[1]s SET value = 'c' WHERE id = 'b'", []string{"billing.test_subscription holds", "record_key"}, false},
+				{"a deleted version", "DELETE FROM %[1]s WHERE id = 'b'", []string{"billing.test_subscription holds 1 records"}, false},
+				{"a row that was never there", `
+					INSERT INTO %[1]s SELECT gen_random_uuid(), record_key, valid_from, valid_to, opened_reason, closed_reason, absent_since, id, value, "ordinal", extra
+					FROM %[1]s WHERE id = 'b'`, []string{"billing.test_subscription holds 3 records", "natural_key"}, false},
+				{"an absent row that is not", "UPDATE %[1]s SET absent_since = NULL WHERE id = 'c'", []string{"billing.test_subscription holds 3 records"}, false},
+				{"a row that is said to be absent", "UPDATE %[1]s SET absent_since = valid_from + interval '1 minute' WHERE id = 'b'", []string{"billing.test_subscription holds 1 records"}, false},
+				quarantine, ledger,
+				{"an earlier version", "UPDATE %[1]s SET value = 'c' WHERE value = '0'", []string{"1 earlier versions"}, true},
+				{"a time", "UPDATE %[1]s SET valid_from = '1999-01-01' WHERE id = 'b'", []string{"times or reasons"}, true},
+				{"an end before its beginning", "UPDATE %[1]s SET valid_to = valid_from - interval '1 day' WHERE value = '0'", []string{"times or reasons"}, true},
+				{"a reason", "UPDATE %[1]s SET closed_reason = 'bored' WHERE value = '0'", []string{"times or reasons"}, true},
+				{"no reason", "UPDATE %[1]s SET closed_reason = NULL WHERE value = '0'", []string{"times or reasons"}, true},
+				{"an overlap", "UPDATE %[1]s SET valid_to = valid_to + interval '1 minute' WHERE value = '0'", []string{"overlap"}, true},
+			},
+		},
+	}
+	for _, test := range tests {
+		s := parse(t, test.yaml)
+		for _, damage := range test.damages {
+			t.Run(s.Name+" "+damage.name, func(t *testing.T) {
+				t.Parallel()
+				d, lists := newLists(t, test.yaml)
+				s := lists[0]
+				// Constraints keep much of it out.
+				if s.Shape == schemas.History {
+					d.exec(t, fmt.Sprintf(`DO $$
+						DECLARE c record;
+						BEGIN
+							FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = '%[1]s'::regclass AND contype IN ('c', 'x') LOOP
+								EXECUTE format('ALTER TABLE %[1]s DROP CONSTRAINT %%I', c.conname);
+							END LOOP;
+						END $$`, s.Table))
+				}
+				var p pipeline.Publication
+				var id int64
+				for _, l := range test.pulls {
+					p = d.prepareList(t, s, l)
+					id = d.mustReplace(t, d.listReplacement(s, p))[0].WindowID
+				}
+				content := func() []string {
+					return list[string](t, d, "SELECT (to_jsonb(l) - 'first_seen' - 'valid_from' - 'opened_reason' - 'absent_since')::text FROM "+s.Table+` l WHERE NOT to_jsonb(l) ? 'absent_since' OR to_jsonb(l) ->> 'absent_since' IS NULL ORDER BY 1`)
+				}
+				had := content()
+				d.exec(t, fmt.Sprintf(damage.damage, s.Table, id))
+				found, _, err := d.Check(t.Context(), s.Name, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(found) != len(damage.what) {
+					t.Errorf("got %+v, want %d differences", found, len(damage.what))
+				}
+				for i, f := range found {
+					wantRepair := fmt.Sprintf("sdr-sync replay --window %d", id)
+					if damage.lost {
+						wantRepair = "restore from a backup"
+					}
+					if f.Where != test.where || !strings.Contains(f.Repair, wantRepair) {
+						t.Errorf("got %+v, want it at %s, with %s", f, test.where, wantRepair)
+					}
+					if i < len(damage.what) && !strings.Contains(f.What, damage.what[i]) {
+						t.Errorf("got %q, want something about %q", f.What, damage.what[i])
+					}
+				}
+
+				r := d.listReplacement(s, p)
+				r.Replay = true
+				outcomes, err := replace(t.Context(), d.DB, r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if outcomes[0].Unchanged != damage.lost {
+					t.Errorf("repair: got %+v", outcomes[0])
+				}
+				if !damage.lost {
+					d.checkClean(t)
+					checkEqual(t, "what stands after the repair", content(), had)
+				}
+			})
+		}
+	}
+}
+
+// Damage that no check has found yet is mended by the next pull that differs; a history does not take it for a change.
+func TestPullMendsDamage(t *testing.T) {
+	t.Parallel()
+	d, lists := newLists(t, deviceYAML, subscriptionYAML)
+	for i, key := range []string{"user", "id"} {
+		s := lists[i]
+		d.pull(t, s, pull{rows: pairs(key, "a=1 b=2")})
+		d.exec(t, "UPDATE "+s.Table+" SET value = 'x' WHERE value = '1'")
+		if o := d.pull(t, s, pull{rows: pairs(key, "a=1 b=3"), created: testNow}); o.Changes != (pipeline.Changes{Changed: 1}) {
+			t.Errorf("%s: got %+v, want b changed and nothing else", s.Name, o)
+		}
+		if n := query[int](t, d, "SELECT count(*)::int FROM "+s.Table+" WHERE value = '1'"); n != 1 {
+			t.Errorf("%s: the damage was not mended", s.Name)
+		}
+	}
+}
+
+func TestCheckListOrphans(t *testing.T) {
+	t.Parallel()
+	d, lists := newLists(t, alarmYAML, deviceYAML)
+	alarms, devices := lists[0], lists[1]
+	d.pull(t, alarms, pull{window: aprilAlarms, rows: []fields{alarm("2024-04-01 00:00:00", 1, "a")}})
+	metered := d.publish(t, march, someRecords(1))
+	d.exec(t, fmt.Sprintf("INSERT INTO %s SELECT event_date, %d, record_key, ordinal, csn, \"order\" FROM %[1]s", alarms.Table, metered.WindowID))
+	d.exec(t, "INSERT INTO "+devices.Table+` VALUES (gen_random_uuid(), gen_random_uuid(), 0, now(), 'a')`)
+	_, owner := d.login(t, "sdr_sync_owner")
+	for _, s := range lists {
+		found, _, err := d.Check(t.Context(), s.Name, nil)
+		if err != nil || len(found) != 1 || found[0].Where != s.Table {
+			t.Fatalf("%s: got %+v (%v), want rows that nobody knows", s.Name, found, err)
+		}
+		_, statement, _ := strings.Cut(found[0].Repair, "as sdr_sync_owner: ")
+		checkAllowed(t, owner, statement)
+	}
+	d.checkClean(t)
+}
+
+// The log has a line for each pull, whatever became of it, and readers see it.
+func TestSnapshotLog(t *testing.T) {
+	t.Parallel()
+	d, lists := newLists(t, subscriptionYAML, alarmYAML)
+	s := lists[0]
+	at := func(minutes int) time.Time { return testNow.Add(time.Duration(minutes) * time.Minute) }
+	d.pull(t, s, pull{rows: pairs("id", "a=1 b=2"), created: at(1), quarantined: []string{"{}"}})
+	d.pull(t, s, pull{rows: pairs("id", "a=1 b=2"), created: at(2), quarantined: []string{"{}"}})
+	refused := d.listReplacement(s, d.prepareList(t, s, pull{created: at(3)}))
+	d.checkUntouched(t, refused, wantVanish(s, 2, 2))
+	job := refused.Publish[0].Job
+	job.State, job.Note = pipeline.StateRefused, "too much is gone"
+	if err := d.UpdateJob(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	d.pull(t, s, pull{rows: pairs("id", "a=2 c=3"), created: at(4)})
+	d.landedOf(t, s.Name, pipeline.WholeWindow(), at(5))
+	d.pull(t, lists[1], pull{window: aprilAlarms}) // events are not in it
+
+	_, reader := d.login(t, "sdr_sync_reader")
+	rows, err := reader.Query(t.Context(), `
+		SELECT concat_ws(' ', stream, (extract(epoch FROM taken_at - $1) / 60)::int, state, records, quarantined,
+			'+' || appeared, '~' || changed, '<' || reappeared, '-' || disappeared, '?' || absent, 'g' || generation, note, CASE WHEN finished_at IS NULL THEN 'running' END)
+		FROM billing.snapshot_log ORDER BY taken_at`, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var got []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, line)
+	}
+	checkEqual(t, "the log", got, []string{
+		"test_subscriptions 1 published 2 1 +2 ~0 <0 -0 ?0 g1",
+		"test_subscriptions 2 unchanged 2 1",
+		"test_subscriptions 3 refused 0 0 too much is gone",
+		"test_subscriptions 4 published 2 0 +1 ~1 <0 -0 ?1 g2",
+		"test_subscriptions 5 landed 0 0 running",
+	})
+}
+
+func TestLastSync(t *testing.T) {
+	t.Parallel()
+	d, lists := newLists(t, deviceYAML, noteYAML)
+	if last, err := d.LastSync(t.Context()); err != nil || len(last) != 0 {
+		t.Errorf("before the first pull: got %+v (%v)", last, err)
+	}
+	d.pull(t, lists[0], pull{rows: pairs("user", "a=1 b=2")})
+	later := testNow.Add(time.Hour)
+	d.exec(t, "UPDATE sdr_sync.job SET finished_at = finished_at - interval '1 hour'")
+	failed := d.landedOf(t, lists[0].Name, pipeline.WholeWindow(), later)
+	failed.State, failed.Records = pipeline.StateFailed, 7
+	if err := d.UpdateJob(t.Context(), failed); err != nil {
+		t.Fatal(err)
+	}
+	d.landedOf(t, lists[1].Name, pipeline.WholeWindow(), later) // still under way
+	d.publish(t, march, someRecords(3))
+	last, err := d.LastSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]postgres.LastSync{
+		lists[0].Name: {At: testNow, State: "failed", Records: 7, Good: testNow.Add(-time.Hour)},
+		stream:        {At: testNow, State: "published", Records: 3, Good: testNow},
+	}
+	if len(last) != len(want) || last[lists[0].Name] != want[lists[0].Name] || last[stream] != want[stream] {
+		t.Errorf("got %+v, want %+v", last, want)
+	}
+}
+
+func TestDistinct(t *testing.T) {
+	t.Parallel()
+	d, _ := newLists(t, deviceYAML, noteYAML)
+	d.exec(t, `
+		INSERT INTO billing.test_device (natural_key, record_key, ordinal, first_seen, "user", value)
+		SELECT gen_random_uuid(), gen_random_uuid(), 0, now(), u, v FROM (VALUES ('b', 'x'), ('B', 'x'), ('é', 'y'), ('a', ''), ('a''; --', NULL), ('', 'x'), ('b', 'y')) r (u, v)`)
+	d.exec(t, `
+		INSERT INTO billing.test_note (natural_key, record_key, ordinal, first_seen, value)
+		SELECT gen_random_uuid(), gen_random_uuid(), 0, now(), v FROM (VALUES ('b'), ('c'), (NULL)) r (v)`)
+	user, note := schemas.Column{Table: "billing.test_device", Column: "user"}, schemas.Column{Table: "billing.test_note", Column: "value"}
+	where := func(values ...string) schemas.Column {
+		c := user
+		c.Where = map[string][]string{"value": values, "ordinal": {"0", "7"}}
+		return c
+	}
+	for _, test := range []struct {
+		name    string
+		columns []schemas.Column
+		want    []string
+	}{
+		{"none", nil, nil},
+		{"one column", []schemas.Column{user}, []string{"B", "a", "a'; --", "b", "é"}},
+		{"two", []schemas.Column{user, note}, []string{"B", "a", "a'; --", "b", "c", "é"}},
+		{"chosen rows", []schemas.Column{where("x")}, []string{"B", "b"}},
+		{"chosen rows of several values, and another", []schemas.Column{where("y", "'"), note}, []string{"b", "c", "é"}},
+		{"no row", []schemas.Column{where("z")}, nil},
+		{"a number", []schemas.Column{{Table: "billing.test_device", Column: "ordinal"}}, []string{"0"}},
+	} {
+		got, err := d.Distinct(t.Context(), test.columns)
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %q (%v), want %q", test.name, got, err, test.want)
+		}
+	}
+	for _, c := range []schemas.Column{
+		{Table: "billing.none", Column: "user"}, {Table: "billing.test_device", Column: "none"}, {Table: "billing.test_device; --", Column: "user"},
+		{Table: "billing.test_device", Column: "user", Where: map[string][]string{"none": {"x"}}},
+	} {
+		if got, err := d.Distinct(t.Context(), []schemas.Column{note, c}); err == nil {
+			t.Errorf("%+v: got %q, want an error", c, got)
+		}
+	}
+}
+
+// The function acts as the owner, for whoever may write: it must take nothing but our partitioned tables.
+func TestEnsurePartitionOfLists(t *testing.T) {
+	t.Parallel()
+	d, lists := newLists(t, alarmYAML, deviceYAML)
+	_, writer := d.login(t, "sdr_sync_writer")
+	d.exec(t, `
+		CREATE TABLE public.parts (event_date date) PARTITION BY RANGE (event_date);
+		CREATE TABLE billing.two (a date, b date) PARTITION BY RANGE (a, b);
+		CREATE TABLE billing.listed (a date) PARTITION BY LIST (a);
+		CREATE TABLE billing.numbers (a int) PARTITION BY RANGE (a);
+		CREATE TABLE billing.a_name_so_long_that_nothing_more_can_be_put_behind_it_at_all (a date) PARTITION BY RANGE (a)`)
+	for _, parent := range []string{
+		"", "test_alarm", "billing.", "billing.none", lists[1].Table, "public.parts", "parts", "billing.two", "billing.listed", "billing.numbers", "sdr_sync.window",
+		"billing.test_alarm_2024_04", "billing.sdr; drop table billing.sdr", `billing."sdr"`, "BILLING.SDR", "billing.a_name_so_long_that_nothing_more_can_be_put_behind_it_at_all",
+	} {
+		if _, err := writer.Exec(t.Context(), "SELECT sdr_sync.ensure_partition($1, '2024-04-15')", parent); err == nil {
+			t.Errorf("a partition of %q was made", parent)
+		}
+	}
+	for range 2 {
+		checkAllowed(t, writer, "SELECT sdr_sync.ensure_partition('billing.test_alarm', '2023-12-31')", "SELECT sdr_sync.ensure_partition('billing.sdr', '2023-12-31')")
+	}
+	checkEqual(t, "partitions", list[string](t, d, `
+		SELECT concat_ws(' ', c.relname, pg_get_expr(c.relpartbound, c.oid), obj_description(c.oid), relowner::regrole) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE c.relkind = 'r' ORDER BY 1`), []string{
+		"sdr_2023_12 FOR VALUES FROM ('2023-12-01') TO ('2024-01-01') Usage month 2023-12 of billing.sdr. sdr_sync_owner",
+		"test_alarm_2023_12 FOR VALUES FROM ('2023-12-01') TO ('2024-01-01') Event month 2023-12 of billing.test_alarm. sdr_sync_owner",
+	})
+}
+
+// A publication of a list that is stopped in the middle, or whose server goes away, leaves nothing behind.
+func TestListIsStopped(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{deviceYAML, subscriptionYAML} {
+		d, lists := newLists(t, text)
+		s := lists[0]
+		key := s.Key[0]
+		d.pull(t, s, pull{rows: pairs(key, "a=1 b=2")})
+		stop := errors.New("asked to stop")
+		p := d.prepareList(t, s, pull{rows: pairs(key, "a=2 c=3")})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		rows := p.Rows
+		p.Rows = before(rows, func(n int) error {
+			if n == 1 {
+				cancel(stop)
+			}
+			return nil
+		})
+		had := d.content(t)
+		if _, err := replace(ctx, d.DB, d.listReplacement(s, p)); !errors.Is(err, stop) {
+			t.Errorf("%s: got %v, want why it was stopped", s.Name, err)
+		}
+		checkEqual(t, s.Name+" after the stop", d.content(t), had)
+
+		// The connection is cut once: the publication is tried again, from the first row.
+		killed := false
+		p.Rows = before(rows, func(n int) error {
+			if n == 1 && !killed {
+				killed = true
+				d.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY pg_temp.incoming%'")
+			}
+			return nil
+		})
+		if o := d.mustReplace(t, d.listReplacement(s, p))[0]; !killed || o.Changes.Appeared != 1 || o.Changes.Changed != 1 {
+			t.Errorf("%s: got %+v", s.Name, o)
+		}
+	}
+}
