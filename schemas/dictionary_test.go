@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,14 +32,15 @@ var postgresOnly = map[string]bool{"natural_key": true}
 // fieldTable writes fields as a Markdown table.
 func fieldTable(fields []schemas.Field, derived bool) string {
 	var out strings.Builder
+	lists := slices.ContainsFunc(fields, func(f schemas.Field) bool { return f.Required })
 	out.WriteString("| name | Postgres / Parquet | unit | nullable | meaning | source |\n|---|---|---|---|---|---|\n")
 	for _, f := range fields {
 		types := columnTypes[f.Type]
-		if postgresOnly[f.Name] {
+		if postgresOnly[f.Name] && !lists {
 			types[1] = "(no column)"
 		}
 		nullable, source := "yes", f.Source
-		if f.Required || derived {
+		if f.Required || derived && !lists { // those of metering records are never NULL
 			nullable = "no"
 		}
 		if derived {

@@ -30,7 +30,7 @@ func TestBars(t *testing.T) {
 		windows[i] = pipeline.Window{Scope: pipeline.Scope{Site: "s", Region: "r"}, Unit: pipeline.Month, From: from, To: from.AddMonths(1)}
 		expected[windows[i]] = 400_000
 	}
-	p := newBars(&app{stderr: w}, expected)
+	p := newBars(&app{stderr: w}, streamSDR, expected)
 	var wait sync.WaitGroup
 	for i, window := range windows {
 		wait.Go(func() {

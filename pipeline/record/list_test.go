@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -565,4 +566,33 @@ func FuzzDecodeList(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestFloats: what the vendor measures as Float64 has more decimals than an amount may have.
+func TestFloats(t *testing.T) {
+	t.Parallel()
+	s := parseStream(t, `
+stream: measures
+table: billing.measure
+shape: snapshot
+list: {system: esm, method: GET, path: /measures, items: list, rate: {class: measures}, paging: {style: none}}
+fields: [{name: ratio, type: float, meaning: m}]
+`)
+	for text, want := range map[string]float64{
+		`0.33333333333333331`: 1.0 / 3, `"0.33333333333333331"`: 1.0 / 3, `"-0"`: 0, `1e3`: 1000, `" "`: math.NaN(), `"NaN"`: math.NaN(), `"0x1p4"`: math.NaN(), `1e400`: math.NaN(),
+	} {
+		row, reject := decodeList(t, s, record.Options{}, "", `{"ratio":`+text+`}`)
+		if math.IsNaN(want) {
+			if reject == nil || reject.Reason != "bad_number" {
+				t.Errorf("%s is rejected with %+v, want bad_number", text, reject)
+			}
+			continue
+		}
+		if reject != nil || uint64(row.Values[0].Int) != math.Float64bits(want) {
+			t.Errorf("%s is %v, reject %+v; want %v", text, row.Values[0], reject, want)
+		}
+	}
+	if row, reject := decodeList(t, s, record.Options{}, "", `{"ratio":"null"}`); reject != nil || row.Values[0].Valid {
+		t.Errorf("null is %v, reject %+v; want NULL", row.Values[0], reject)
+	}
 }

@@ -283,7 +283,7 @@ func (db *DB) Distinct(ctx context.Context, columns []schemas.Column) ([]string,
 		}
 		parts = append(parts, part)
 	}
-	rows, err := db.pool.Query(ctx, `SELECT value FROM (`+strings.Join(parts, " UNION ")+`) found ORDER BY value COLLATE "C"`, args...)
+	rows, err := db.pool.Query(ctx, `SELECT DISTINCT value COLLATE "C" FROM (`+strings.Join(parts, " UNION ALL ")+`) found ORDER BY 1`, args...)
 	if err != nil {
 		return nil, wrap(err, "read the values that a list is asked by")
 	}
