@@ -12,7 +12,7 @@ CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
 RACE := $(if $(CC_FOUND),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build lint bench fuzz clean
+.PHONY: help demo test race build lint bench fuzz stream clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,11 @@ fuzz: ## fuzz each decoder for FUZZTIME (10s)
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
 		done || exit 1; \
 	done
+
+stream: ## write the migration of a stream: make stream NAME=audit_logs
+	@test -n "$(NAME)" || { echo "say which: make stream NAME=audit_logs (the name of a file in schemas/)"; exit 2; }
+	$(GO) run ./migrations/generate "$(NAME)"
+	$(GO) test ./schemas -run 'Streams' -update
 
 clean: ## remove what make built, and the demo's folder
 	rm -rf bin demo

@@ -13,7 +13,7 @@ CREATE TABLE billing.host_metric (
     "metrics_name" text,
     "data_item" text,
     "operator" text,
-    "metrics_value" numeric(38,12),
+    "metrics_value" double precision,
     "unit" text,
     "region_id" text,
     "region_name" text,

@@ -11,7 +11,7 @@ CREATE TABLE billing.server_performance (
     "dates" date,
     "sn" text,
     "metric" text,
-    "value" numeric(38,12),
+    "value" double precision,
     "model" text,
     "usage" text,
     "region_code" text,

@@ -11,7 +11,7 @@ CREATE TABLE billing.network_device_metric (
     "device_ip" text,
     "res_type" text,
     "metric" text,
-    "value" numeric(38,12),
+    "value" double precision,
     "region_id" text,
     "extra" jsonb,
     PRIMARY KEY (window_id, record_key, ordinal, event_date)

@@ -10,7 +10,7 @@ CREATE TABLE billing.vm_performance (
     "timestamp" timestamptz NOT NULL,
     "instance_id" text,
     "metric_name" text,
-    "metric_value" numeric(38,12),
+    "metric_value" double precision,
     "metric_unit" text,
     "tenant_name" text,
     "region_id" text,

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"maps"
+	"math"
 	"os"
 	"slices"
 

@@ -32,7 +32,7 @@ type column struct {
 	typ      arrow.DataType
 	validity validity
 	text     textColumn
-	longs    []int64 // timestamps, bigints
+	longs    []int64 // timestamps, bigints, the bits of floats
 	ints     []int32 // dates, integers
 	decimals []decimal128.Num
 	uuids    []byte

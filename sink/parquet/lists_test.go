@@ -71,7 +71,7 @@ const byTime = "  time: {begin: begin, end: end, unit: ms, window: month}\ntime_
 func stream(t testing.TB, name string) *schemas.Stream {
 	t.Helper()
 	every := []string{
-		"id text required", "level integer", "size bigint", "ratio decimal", "day date", "reference uuid", "seen timestamp", "note text", "extra json",
+		"id text required", "level integer", "size bigint", "ratio decimal", "heat float", "day date", "reference uuid", "seen timestamp", "note text", "extra json",
 	}
 	switch name {
 	case eventsName:
@@ -159,6 +159,9 @@ func listRows(s *schemas.Stream, n int, seed uint64) func(yield func(*record.Row
 					v.Int = [...]int64{math.MinInt32, math.MaxInt32, 0, rnd.Int64N(100)}[rnd.IntN(4)]
 				case schemas.Bigint, schemas.Timestamp:
 					v.Int = [...]int64{math.MinInt64, math.MaxInt64, 0, rnd.Int64()}[rnd.IntN(4)]
+				case schemas.Float:
+					heat := [...]float64{-math.MaxFloat64, math.SmallestNonzeroFloat64, 0, rnd.NormFloat64()}[rnd.IntN(4)]
+					v.Int = int64(math.Float64bits(heat))
 				case schemas.Decimal:
 					v.Bytes = record.AppendInt128(nil, int128(randomAmount(rnd)))
 				case schemas.UUID:
@@ -359,7 +362,7 @@ func TestListColumns(t *testing.T) {
 				}
 				got = append(got, column)
 			}
-			want := derived + " id! level size ratio day reference seen note extra"
+			want := derived + " id! level size ratio heat day reference seen note extra"
 			if strings.Join(got, " ") != want {
 				t.Errorf("got columns %v, want %s (! is NOT NULL)", got, want)
 			}
@@ -770,7 +773,7 @@ func TestListHeals(t *testing.T) {
 func TestCheckReadsTheColumnsOfLists(t *testing.T) {
 	t.Parallel()
 	for name, file := range map[string]string{eventsName: eventsFile, snapshotName: snapshotFile, historyName: historyFile} {
-		for _, column := range []string{"level", "size", "ratio", "day", "reference", "seen", "note", "extra", "ordinal", "valid_from"} {
+		for _, column := range []string{"level", "size", "ratio", "heat", "day", "reference", "seen", "note", "extra", "ordinal", "valid_from"} {
 			s := stream(t, name)
 			i := s.Stored().Index(column)
 			if i < 0 {
@@ -785,7 +788,7 @@ func TestCheckReadsTheColumnsOfLists(t *testing.T) {
 							first = false
 							v := &row.Values[i]
 							*v = record.Value{Valid: true, Int: v.Int ^ 1, Bytes: map[schemas.Type][]byte{
-								schemas.Decimal: []byte("42"), schemas.UUID: []byte("0123456789abcdef"),
+								schemas.Text: []byte("other"), schemas.Decimal: []byte("42"), schemas.UUID: []byte("0123456789abcdef"),
 							}[s.Stored().Fields[i].Type]}
 							if i >= len(s.Derived) {
 								sealed(s, row) // the liar knows about record keys
@@ -1025,9 +1028,9 @@ func TestBytesOfThisWriter(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"sdr":        "5e2d1ffa6cf0a0c20a64df8ba7d2a4ed73dc483aaada3fba1833895ec9596cbb",
-		eventsName:   "8b60f205535f0276352dc37044d7eaa4c38dbc355fe6bc9a41208f741f613593",
-		snapshotName: "0d7a555f8a760409b3416721d338487263f5812ae7a3e5a2e1a41f40b4d69474",
-		historyName:  "387b156eeca6356bcc506c85809063d8fe5db1046be9b92e7c7bddafa02a70f4",
+		eventsName:   "dc98a2ae336dbd9c6e4d3c283f8005037b55fab050b755688dcbd583e4d44193",
+		snapshotName: "b4a18a10ea3c98cbc5563b3e583a5f83fcac48756b088027a4b67720f7a27389",
+		historyName:  "dd081a7e2026d622495bffbd16fd2d4875acdd524b1c107cc03896a727036776",
 	} {
 		if got[name] != want {
 			t.Errorf("%s: got SHA-256 %s, want %s of %s", name, got[name], want, parquet.WriterVersion)

@@ -266,8 +266,22 @@ func orderedValue(typ schemas.Type, v record.Value) []byte {
 			panic(err)
 		}
 		return binary.BigEndian.AppendUint64(signed(n.Hi), n.Lo)
+	case schemas.Float:
+		return orderedFloat(uint64(v.Int))
 	}
 	return append([]byte{}, v.Bytes...)
+}
+
+// orderedFloat returns the float of these bits as bytes that compare in its order. Both zeros are one, as in every comparison: v15 writes
+// -0 for a minimum of 0.
+func orderedFloat(bits uint64) []byte {
+	if bits == 1<<63 {
+		bits = 0
+	}
+	if bits>>63 == 1 {
+		return binary.BigEndian.AppendUint64(nil, ^bits)
+	}
+	return binary.BigEndian.AppendUint64(nil, bits|1<<63)
 }
 
 func signed(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)^1<<63) }
@@ -283,6 +297,8 @@ func storedBounds(t *testing.T, chunk *metadata.ColumnChunkMetaData) columnBound
 		switch stats.Descr().PhysicalType() {
 		case arrowparquet.Types.Int32:
 			return binary.BigEndian.AppendUint64(nil, uint64(int64(int32(binary.LittleEndian.Uint32(raw))))^1<<63)
+		case arrowparquet.Types.Double:
+			return orderedFloat(binary.LittleEndian.Uint64(raw))
 		case arrowparquet.Types.Int64:
 			return binary.BigEndian.AppendUint64(nil, binary.LittleEndian.Uint64(raw)^1<<63)
 		case arrowparquet.Types.FixedLenByteArray:

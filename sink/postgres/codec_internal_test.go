@@ -188,7 +188,7 @@ func TestTupleAgainstPostgres(t *testing.T) {
 	codec := newTable(stream).loaded
 	types := map[schemas.Type]string{
 		schemas.Text: "text", schemas.Timestamp: "timestamptz", schemas.Decimal: "numeric(38,12)", schemas.JSON: "jsonb", schemas.Date: "date",
-		schemas.Bigint: "bigint", schemas.Integer: "integer", schemas.UUID: "uuid",
+		schemas.Bigint: "bigint", schemas.Integer: "integer", schemas.UUID: "uuid", schemas.Float: "double precision",
 	}
 	var columns []string
 	for _, f := range slices.Concat(stream.Derived, stream.Fields) {

@@ -161,7 +161,7 @@ func (db *DB) UpdateJob(ctx context.Context, j pipeline.Job) error {
 
 const updateJob = `
 	UPDATE sdr_sync.job SET state = $2, progress = $3, pages = $4, records = $5, quarantined = $6, landed_bytes = $7,
-		ready_at = $8, landed_at = $9, note = nullif($10, ''), window_id = $12, generation = $13, changes = $14::jsonb,
+		ready_at = $8, landed_at = $9, note = nullif($10, ''), window_id = $12, generation = $13, changes = coalesce($14::jsonb, changes),
 		finished_at = CASE WHEN $2 IN ('open', 'landed') THEN NULL ELSE $11::timestamptz END
 	WHERE job_row = $1`
 
@@ -169,7 +169,7 @@ const updateJob = `
 type jobResult struct {
 	windowID   *int64
 	generation *int
-	changes    *pipeline.Changes // of a list that is read whole
+	changes    *pipeline.Changes // of a list that is read whole; nil keeps what is noted
 }
 
 func updateJobArgs(j pipeline.Job, now time.Time, r jobResult) ([]any, error) {

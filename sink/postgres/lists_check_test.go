@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sdr-sync/sdr-sync/migrations"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
@@ -138,6 +139,7 @@ func TestCheckAndRepairLists(t *testing.T) {
 					}
 				}
 
+				changes := list[string](t, d, "SELECT coalesce(changes::text, '') FROM sdr_sync.job ORDER BY job_row")
 				r := d.listReplacement(s, p)
 				r.Replay = true
 				outcomes, err := replace(t.Context(), d.DB, r)
@@ -147,6 +149,7 @@ func TestCheckAndRepairLists(t *testing.T) {
 				if outcomes[0].Unchanged != damage.lost {
 					t.Errorf("repair: got %+v", outcomes[0])
 				}
+				checkEqual(t, "what the pulls changed", list[string](t, d, "SELECT coalesce(changes::text, '') FROM sdr_sync.job ORDER BY job_row"), changes)
 				if !damage.lost {
 					d.checkClean(t)
 					checkEqual(t, "what stands after the repair", content(), had)
@@ -301,7 +304,9 @@ func TestDistinct(t *testing.T) {
 		}
 	}
 	for _, c := range []schemas.Column{
-		{Table: "billing.none", Column: "user"}, {Table: "billing.test_device", Column: "none"}, {Table: "billing.test_device; --", Column: "user"},
+		{Table: "billing.none", Column: "user"},
+		{Table: "billing.test_device", Column: "none"},
+		{Table: "billing.test_device; --", Column: "user"},
 		{Table: "billing.test_device", Column: "user", Where: map[string][]string{"none": {"x"}}},
 	} {
 		if got, err := d.Distinct(t.Context(), []schemas.Column{note, c}); err == nil {
@@ -376,5 +381,27 @@ func TestListIsStopped(t *testing.T) {
 		if o := d.mustReplace(t, d.listReplacement(s, p))[0]; !killed || o.Changes.Appeared != 1 || o.Changes.Changed != 1 {
 			t.Errorf("%s: got %+v", s.Name, o)
 		}
+	}
+}
+
+// A list's migration that is taken back leaves no ledger that says that its rows stand.
+func TestLedgerGoesWithTheTable(t *testing.T) {
+	t.Parallel()
+	d, lists := newLists(t, alarmYAML, deviceYAML)
+	s := lists[0]
+	events := pull{window: aprilAlarms, rows: []fields{alarm("2024-04-01 00:00:00", 1, "a")}, quarantined: []string{"{}"}}
+	d.pull(t, s, events)
+	events.rows = append(events.rows, alarm("2024-04-01 00:00:00", 2, "b"))
+	d.pull(t, s, events)
+	other := d.pull(t, lists[1], pull{rows: pairs("user", "a=1"), quarantined: []string{"{}"}})
+	up, down, _ := strings.Cut(migrations.Table(s), "-- +goose Down")
+	d.exec(t, down)
+	for _, table := range []string{"window", "job", "partition"} {
+		checkEqual(t, "streams in "+table, list[string](t, d, "SELECT DISTINCT stream FROM sdr_sync."+table), []string{lists[1].Name})
+	}
+	checkEqual(t, "windows in quarantine", list[int64](t, d, "SELECT window_id FROM sdr_sync.quarantine UNION SELECT window_id FROM sdr_sync.restatement"), []int64{other.WindowID})
+	d.exec(t, up)
+	if o := d.pull(t, s, events); o.Unchanged || o.Inserted != 2 || o.Generation != 1 {
+		t.Errorf("into the new table: got %+v", o)
 	}
 }

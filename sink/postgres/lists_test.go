@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,7 @@ fields:
   - {name: text, type: text, meaning: "What the vendor's people call it."}
   - {name: ratio, type: decimal, unit: percent, meaning: Ratio.}
   - {name: day, type: date, meaning: A day.}
+  - {name: load, type: float, meaning: What the vendor measures.}
   - {name: extra, type: json, meaning: The rest.}
 `
 	deviceYAML = `
@@ -113,7 +115,7 @@ func (d *database) writing(t *testing.T, cfg postgres.Config) postgres.Config {
 	return cfg
 }
 
-// fields are a row's values by name: string, int, time.Time, or nil.
+// fields are a row's values by name: string, int, float64, time.Time, or nil.
 type fields map[string]any
 
 // newRow returns the row as the decoder would.
@@ -125,6 +127,8 @@ func newRow(s *schemas.Stream, zone *time.Location, f fields) *record.Row {
 			row.Values[i] = record.Value{Valid: true, Bytes: []byte(v)}
 		case int:
 			row.Values[i] = record.Value{Valid: true, Int: int64(v)}
+		case float64:
+			row.Values[i] = record.Value{Valid: true, Int: int64(math.Float64bits(v))}
 		case time.Time:
 			row.Values[i] = record.Value{Valid: true, Int: v.UnixMicro()}
 		}
@@ -848,9 +852,9 @@ func TestListRoundTrip(t *testing.T) {
 		subscriptions = append(subscriptions, fields{"id": text, "value": text, "extra": string(extra)})
 	}
 	for i, f := range []fields{
-		{"csn": 1<<63 - 1, "severity": 1<<31 - 1, "ratio": "99999999999999999999999999.999999999999", "day": 2932896, "extra": `{"a":[1.5,null,"x"]}`},
-		{"csn": -1 << 63, "severity": -1 << 31, "ratio": "-0.000000000001", "day": -719162, "extra": `[]`},
-		{"csn": 0, "severity": 0, "ratio": "0", "day": 0, "extra": `"text"`},
+		{"csn": 1<<63 - 1, "severity": 1<<31 - 1, "ratio": "99999999999999999999999999.999999999999", "day": 2932896, "load": math.MaxFloat64, "extra": `{"a":[1.5,null,"x"]}`},
+		{"csn": -1 << 63, "severity": -1 << 31, "ratio": "-0.000000000001", "day": -719162, "load": -0.1, "extra": `[]`},
+		{"csn": 0, "severity": 0, "ratio": "0", "day": 0, "load": 0.0, "extra": `"text"`},
 		{"csn": 5},
 	} {
 		f["order"] = time.Date(2024, 4, 20, 0, 0, i, 123456000, time.UTC)

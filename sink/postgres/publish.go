@@ -217,7 +217,7 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 			return outcome, err
 		}
 	}
-	return outcome, db.noteGeneration(ctx, tx, t, p, outcome)
+	return outcome, db.noteGeneration(ctx, tx, t, r, p, outcome)
 }
 
 // compare tells whether the publication is what stands in the window already, and whether the window's tables no longer hold what the
@@ -258,7 +258,7 @@ func (db *DB) noteUnchanged(ctx context.Context, tx pgx.Tx, t *table, p pipeline
 }
 
 // noteGeneration stores the window's new generation, and that the job became it.
-func (db *DB) noteGeneration(ctx context.Context, tx pgx.Tx, t *table, p pipeline.Publication, outcome pipeline.Outcome) error {
+func (db *DB) noteGeneration(ctx context.Context, tx pgx.Tx, t *table, r pipeline.Replacement, p pipeline.Publication, outcome pipeline.Outcome) error {
 	unknown, err := json.Marshal(p.UnknownFields)
 	if err != nil {
 		return wrap(err, "encode unknown fields")
@@ -268,10 +268,10 @@ func (db *DB) noteGeneration(ctx context.Context, tx pgx.Tx, t *table, p pipelin
 	if t.metered() {
 		missing = p.MissingAmounts
 	}
-	if t.whole() {
-		result.changes = &outcome.Changes
-	} else {
+	if !t.whole() {
 		months = usageMonths(p.UsageDates)
+	} else if !r.Replay { // what a replay mends is not what the pull changed
+		result.changes = &outcome.Changes
 	}
 	_, err = tx.Exec(ctx, `
 		UPDATE sdr_sync.window SET unit = $2, to_date = $3, generation = $4, records = $5, missing_amounts = $6, digest = $7, hash_version = $8,
