@@ -161,6 +161,8 @@ type PublishedWindow struct {
 type PartitionStore interface {
 	// PinLake returns the id of the lake that this database feeds, and pins id if none is pinned yet.
 	PinLake(ctx context.Context, id string) (pinned string, err error)
+	// AnyExported tells whether the database knows of a file of any stream: one lake holds them all.
+	AnyExported(ctx context.Context) (bool, error)
 	// Partitions lists every partition of the stream that ever held rows, in order.
 	Partitions(ctx context.Context) ([]PartitionState, error)
 	// ReadPartition calls read inside one REPEATABLE READ snapshot with the partition's state, the windows with rows in it, and its

@@ -363,6 +363,9 @@ func (a *app) finishPull(ctx context.Context, db *postgres.DB, r *runInfo, p pul
 		partitions, err := a.export(ctx, db, one.part, false, p.rezone, exported)
 		if err != nil {
 			failed = append(failed, err)
+			if ofWholeLake(err) {
+				break
+			}
 			continue
 		}
 		windows := []int64{}

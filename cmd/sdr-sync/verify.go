@@ -61,6 +61,11 @@ func (a *app) export(ctx context.Context, db *postgres.DB, one part, all, rezone
 	return partitions, nil
 }
 
+// ofWholeLake tells whether an export of any other stream would end the same way.
+func ofWholeLake(err error) bool {
+	return errors.Is(err, parquet.ErrLakeMissing) || errors.Is(err, parquet.ErrLakeMismatch) || errors.Is(err, parquet.ErrLakeLocked)
+}
+
 // partitionLabel is "hcso-213 2024-03" for metering records, "audit_logs 2024-03" and "subscriptions" for lists.
 func partitionLabel(s *schemas.Stream, p pipeline.Partition) string {
 	switch {
@@ -103,6 +108,9 @@ func (a *app) exportCommand() *cobra.Command {
 				for _, one := range parts {
 					_, err := a.export(ctx, db, one, all, false, r.Export)
 					failed = append(failed, err)
+					if ofWholeLake(err) {
+						break
+					}
 				}
 				err := errors.Join(failed...)
 				r.finish(err, time.Since(started))
@@ -228,9 +236,6 @@ func (a *app) verifyStream(ctx context.Context, db *postgres.DB, s stored, r *ve
 		files = len(states)
 	}
 	r.Files += files
-	if files == 0 && s.stream.IsList() {
-		return nil // never pulled
-	}
 	if s.windows != nil && files == 0 {
 		return nil
 	}

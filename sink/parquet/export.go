@@ -19,13 +19,6 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
-// SharedStore is what a PartitionStore also is if its database feeds several streams of a lake. Without it a lake that is gone is known
-// to be so only if this very stream had files in it.
-type SharedStore interface {
-	// AnyExported tells whether the database knows of a file of any stream.
-	AnyExported(ctx context.Context) (bool, error)
-}
-
 // ExportOptions say what to export.
 type ExportOptions struct {
 	All   bool     // every partition, not only those that are dirty or damaged; also rebuilds a lost lake
@@ -150,11 +143,9 @@ func (l *Lake) settle(
 	if id != nil {
 		return states, id, nil
 	}
-	lost := exportedBefore(states)
-	if shared, ok := store.(SharedStore); ok && !lost {
-		if lost, err = shared.AnyExported(ctx); err != nil {
-			return nil, nil, fmt.Errorf("ask for exported files: %w", err)
-		}
+	lost, err := store.AnyExported(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask for exported files: %w", err)
 	}
 	if !lost {
 		return states, nil, l.refuseStrangers(f)
@@ -166,7 +157,7 @@ func (l *Lake) settle(
 	return states, nil, nil
 }
 
-// exportedBefore tells whether the database knows of any file.
+// exportedBefore tells whether one of the partitions has a file.
 func exportedBefore(states []pipeline.PartitionState) bool {
 	return slices.ContainsFunc(states, func(s pipeline.PartitionState) bool { return s.File != (pipeline.FileFacts{}) })
 }

@@ -62,6 +62,15 @@ func (s *fakeStore) PinLake(_ context.Context, id string) (string, error) {
 	return s.lakeID, nil
 }
 
+func (s *fakeStore) AnyExported(context.Context) (bool, error) {
+	if err := s.step("any exported"); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.parts, func(p *fakePartition) bool { return p.state.File.SHA256 != "" }), nil
+}
+
 func (s *fakeStore) Partitions(context.Context) ([]pipeline.PartitionState, error) {
 	if err := s.step("partitions"); err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func (db *DB) Check(ctx context.Context, stream string, ids []int64) (found []Di
 		for _, w := range windows {
 			more, n, err := db.checkWindow(ctx, tx, t, w)
 			if err != nil {
-				return fmt.Errorf("check %s window %s: %w", stream, w.Window, err)
+				return fmt.Errorf("check %s: %w", t.describe(w.Window), err)
 			}
 			found, records = append(found, more...), records+n
 		}
@@ -89,7 +89,7 @@ func windowsToCheck(ctx context.Context, tx pgx.Tx, stream string, ids []int64) 
 
 func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, t *table, w pipeline.WindowState) ([]Difference, int64, error) {
 	// Asking the vendor again would not do: content equal to the ledger's is not written.
-	f := &findings{where: "window " + w.Window.String()}
+	f := &findings{where: t.describe(w.Window)}
 	otherUnit := pipeline.Day
 	if w.Unit == pipeline.Day {
 		otherUnit = pipeline.Month
@@ -102,11 +102,9 @@ func (db *DB) checkWindow(ctx context.Context, tx pgx.Tx, t *table, w pipeline.W
 			w.ID, w.Scope, w.From, w.To-1, otherUnit)
 		records, err = db.checkMetered(ctx, tx, t, w, f)
 	case t.whole():
-		f.where = "list " + t.stream.Name
 		f.replay = fmt.Sprintf("sdr-sync replay --window %d; if its landing file is gone, the next pull that differs mends it", w.ID)
 		records, err = db.checkWhole(ctx, tx, t, w, f)
 	default:
-		f.where = t.stream.Name + " " + f.where
 		f.replay = fmt.Sprintf("sdr-sync replay --window %d, or if its landing file is gone: sdr-sync backfill --stream %s --from %s --to %s --reslice=%s",
 			w.ID, t.stream.Name, w.From, w.To-1, otherUnit)
 		records, err = db.checkEvents(ctx, tx, t, w, f)

@@ -125,3 +125,10 @@ func (s partitionStore) MarkExported(ctx context.Context, p pipeline.Partition, 
 		s.stream, p.Site, dateArg(p.From), seq, file.Rows, file.Digest, file.Bytes, file.SHA256, s.db.cfg.Now())
 	return wrap(err, "mark partition %s as exported", p)
 }
+
+// AnyExported tells whether a file of any stream was ever exported: one lake is for all of them.
+func (s partitionStore) AnyExported(ctx context.Context) (bool, error) {
+	var any bool
+	err := s.db.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM sdr_sync.partition WHERE file_sha256 <> '')").Scan(&any)
+	return any, wrap(err, "look for exported files")
+}

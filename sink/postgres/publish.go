@@ -149,7 +149,7 @@ func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes
 		for _, p := range r.Publish {
 			outcome, err := db.publishWindow(ctx, tx, t, r, p, touched)
 			if err != nil {
-				return fmt.Errorf("publish window %s: %w", p.Job.Window, err)
+				return fmt.Errorf("publish %s: %w", t.describe(p.Job.Window), err)
 			}
 			outcomes = append(outcomes, outcome)
 		}

@@ -60,6 +60,17 @@ func (t *table) whole() bool { return t.date == "" }
 // metered tells whether the table holds metering records: with sites, daily sums, and months that can be archived.
 func (t *table) metered() bool { return t.stream.Shape == schemas.Jobs }
 
+// describe names a window of the stream.
+func (t *table) describe(w pipeline.Window) string {
+	switch {
+	case t.metered():
+		return "window " + w.String()
+	case t.whole():
+		return "list " + t.stream.Name
+	}
+	return t.stream.Name + " window " + w.String()
+}
+
 // partitionUnit returns the length of the stream's Parquet partitions where that of others is unit.
 func (t *table) partitionUnit(unit pipeline.Unit) pipeline.Unit {
 	if t.whole() {
