@@ -87,6 +87,7 @@ esm:
   apig_appcode: code-apig
   hcso_appcode: code-hcso
   hcso_domain_id: 1e5
+  share_ids: [2f5c7f0a9d4e4b1c8a63, 1e9]
 bss: {endpoint: https://bss.example.com, domain_id: 0x12, api: v2, access_key: key-access, secret_key: key-secret}
 bms: {endpoint: "http://127.0.0.1:8080", project_id: 007}
 postgres: {url: "postgres://u:pw-postgres@db/billing", data_dir: /srv/pg}
@@ -119,6 +120,7 @@ func TestEveryKeyFromFile(t *testing.T) {
 				{Site: "hcso-9"},
 			},
 			APIGAppcode: "code-apig", HCSOAppcode: "code-hcso", HCSODomainID: "1e5",
+			ShareIDs: []string{"2f5c7f0a9d4e4b1c8a63", "1e9"},
 		},
 		BSS:      BSSConfig{Endpoint: "https://bss.example.com", DomainID: "0x12", API: "v2", AccessKey: "key-access", SecretKey: "key-secret"},
 		BMS:      BMSConfig{Endpoint: "http://127.0.0.1:8080", ProjectID: "007"},
@@ -153,7 +155,7 @@ func TestEveryKeyFromEnvironment(t *testing.T) {
 		"SDR_SYNC_IAM_PROJECT=cn-north-213", "SDR_SYNC_ESM_ENDPOINT=https://esm.example.com/gateway",
 		"SDR_SYNC_ESM_DOMAIN_ID=00123456789012345678901234567890", "SDR_SYNC_ESM_SCOPES=hcso-213/cn-north-213, hcso-213/cn-east-264,hcso-9",
 		"SDR_SYNC_ESM_APIG_APPCODE=code-apig", "SDR_SYNC_ESM_HCSO_APPCODE=code-hcso", "SDR_SYNC_ESM_HCSO_DOMAIN_ID=1e5",
-		"SDR_SYNC_BSS_ENDPOINT=https://bss.example.com", "SDR_SYNC_BSS_DOMAIN_ID=0x12", "SDR_SYNC_BSS_API=v2", "SDR_SYNC_BSS_ACCESS_KEY=key-access",
+		"SDR_SYNC_ESM_SHARE_IDS=2f5c7f0a9d4e4b1c8a63,1e9", "SDR_SYNC_BSS_ENDPOINT=https://bss.example.com", "SDR_SYNC_BSS_DOMAIN_ID=0x12", "SDR_SYNC_BSS_API=v2", "SDR_SYNC_BSS_ACCESS_KEY=key-access",
 		"SDR_SYNC_BSS_SECRET_KEY=key-secret", "SDR_SYNC_BMS_ENDPOINT=http://127.0.0.1:8080", "SDR_SYNC_BMS_PROJECT_ID=007",
 		"SDR_SYNC_POSTGRES_URL=postgres://u:pw-postgres@db/billing", "SDR_SYNC_POSTGRES_DATA_DIR=/srv/pg", "SDR_SYNC_PARQUET_DIR=/srv/lake",
 		"SDR_SYNC_PARQUET_PARTITION=day", "SDR_SYNC_LANDING_DIR=/srv/landing", "SDR_SYNC_LANDING_KEEP=0", "SDR_SYNC_HTTP_CA_FILE=/etc/ca.pem",
@@ -820,6 +822,7 @@ esm:
   apig_appcode:  # default
   hcso_appcode:  # default
   hcso_domain_id:  # default
+  share_ids: []  # default
 bss:
   endpoint:  # default
   domain_id:  # default

@@ -91,6 +91,10 @@ func (a *app) demo(ctx context.Context, dir string, c sandbox.Config) error {
 		if err := a.pull(ctx, pull{command: "nightly", ask: pipeline.Ask{Whole: true}}); err != nil {
 			return err
 		}
+		step("another pull confirms that the subscriptions that left are gone: sdr-sync nightly --stream subscriptions")
+		if err := a.pull(ctx, pull{command: "nightly", streams: []string{"subscriptions"}, ask: pipeline.Ask{Whole: true}}); err != nil {
+			return err
+		}
 		step("the same again changes nothing: sdr-sync nightly")
 		if err := a.pull(ctx, pull{command: "nightly", ask: pipeline.Ask{Whole: true}}); err != nil {
 			return err

@@ -248,7 +248,7 @@ func (p *process) await(event <-chan struct{}) {
 func (g *gate) forget() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.steps = nil
+	g.steps, g.instead = nil, nil
 }
 
 func exists(path string) bool {

@@ -22,6 +22,7 @@ import (
 	"github.com/apache/arrow/go/v15/parquet/pqarrow"
 
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
+	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
 // share is what one factor of one usage date comes to.
@@ -81,7 +82,8 @@ func (w *world) proofOf(site, region, from, to string) {
 	want.differ(w.t, "Parquet", w.parquetShares())
 
 	rejected := map[string]string{}
-	for _, row := range w.ask(`SELECT coalesce(nullif(field, ''), reason), count(*) FROM sdr_sync.quarantine GROUP BY 1`) {
+	for _, row := range w.ask(`
+		SELECT coalesce(nullif(field, ''), reason), count(*) FROM sdr_sync.quarantine JOIN sdr_sync.window USING (window_id) WHERE stream = 'sdr' GROUP BY 1`) {
 		rejected[row[0]] = row[1]
 	}
 	for reason, n := range truth.Rejected {
@@ -93,7 +95,8 @@ func (w *world) proofOf(site, region, from, to string) {
 	if len(rejected) > 0 {
 		w.t.Errorf("quarantine: got %v that the vendor has not", rejected)
 	}
-	got := w.ask(`SELECT coalesce(sum(records), 0), coalesce(sum(missing_amounts), 0), coalesce(sum(quarantined), 0) FROM sdr_sync.window WHERE retired_at IS NULL`)[0]
+	got := w.ask(`SELECT coalesce(sum(records), 0), coalesce(sum(missing_amounts), 0), coalesce(sum(quarantined), 0) FROM sdr_sync.window
+		WHERE stream = 'sdr' AND retired_at IS NULL`)[0]
 	if ledger := fmt.Sprint(truth.Records, truth.NoAmount, truth.RejectedTotal()); strings.Join(got, " ") != ledger {
 		w.t.Errorf("ledger: got %v records, missing amounts and quarantined, want %s", got, ledger)
 	}
@@ -124,15 +127,17 @@ type lakeManifest struct {
 
 func (w *world) lake() string { return w.settings["parquet.dir"] }
 
-func (w *world) manifestPath() string {
-	return filepath.Join(w.lake(), "_meta", "sdr", "manifest.json")
+func (w *world) manifestPath() string { return w.manifestPathOf("sdr") }
+
+func (w *world) manifestPathOf(stream string) string {
+	return filepath.Join(w.lake(), "_meta", stream, "manifest.json")
 }
 
-// manifest reads the lake's manifest and complains unless it names exactly the files on disk, with their bytes.
-func (w *world) manifest() lakeManifest {
+// manifest reads the lake's manifest of a stream and complains unless it names exactly the stream's files on disk, with their bytes.
+func (w *world) manifest(stream string) lakeManifest {
 	w.t.Helper()
 	var m lakeManifest
-	if err := json.Unmarshal([]byte(read(w.t, w.manifestPath())), &m); err != nil {
+	if err := json.Unmarshal([]byte(read(w.t, w.manifestPathOf(stream))), &m); err != nil {
 		w.t.Fatal(err)
 	}
 	var named []string
@@ -144,8 +149,7 @@ func (w *world) manifest() lakeManifest {
 			w.t.Errorf("%s has %d bytes with SHA-256 %s, the manifest says %d with %s", f.Path, len(content), got, f.Bytes, f.SHA256)
 		}
 	}
-	onDisk := files(w.t, w.lake())
-	onDisk = slices.DeleteFunc(onDisk, func(path string) bool { return path == "_meta/lake.json" || path == "_meta/sdr/manifest.json" })
+	onDisk := slices.DeleteFunc(files(w.t, w.lake()), func(path string) bool { return !strings.HasPrefix(path, stream+"/") })
 	slices.Sort(named)
 	if !slices.Equal(onDisk, named) {
 		w.t.Errorf("the lake holds %v, the manifest names %v", onDisk, named)
@@ -190,7 +194,7 @@ func (w *world) parquetShares() shares {
 	}
 	totals := map[string]*total{}
 	seen := map[identity]bool{}
-	for _, f := range w.manifest().Files {
+	for _, f := range w.manifest("sdr").Files {
 		rows := int64(0)
 		readColumns(w.t, filepath.Join(w.lake(), f.Path), func(r arrow.Record) {
 			dates, windows := column[*array.Date32](w.t, r, "usage_date"), column[*array.Int64](w.t, r, "window_id")
@@ -323,7 +327,8 @@ func (w *world) noDebris() {
 func (w *world) windows() []string {
 	w.t.Helper()
 	var all []string
-	for _, row := range w.ask(`SELECT unit, from_date, to_date, generation FROM sdr_sync.window WHERE retired_at IS NULL ORDER BY site, region, from_date`) {
+	for _, row := range w.ask(`SELECT unit, from_date, to_date, generation FROM sdr_sync.window WHERE stream = 'sdr' AND retired_at IS NULL
+		ORDER BY site, region, from_date`) {
 		all = append(all, strings.Join(row, " "))
 	}
 	return all
@@ -342,11 +347,13 @@ func (w *world) fingerprint() map[string]string {
 func (w *world) holdings() map[string]string {
 	w.t.Helper()
 	all := map[string]string{
-		"billing.sdr":            w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)), '') FROM billing.sdr`),
 		"sdr_sync.usage_rollup":  w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.usage_rollup`),
 		"sdr_sync.quarantine":    w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.quarantine`),
 		"sdr_sync.partition":     w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(ctid || ' ' || xmin, ',' ORDER BY ctid)), '') FROM sdr_sync.partition`),
 		"generations of windows": w.one(`SELECT coalesce(string_agg(window_id || ':' || generation, ',' ORDER BY window_id), '') FROM sdr_sync.window WHERE retired_at IS NULL`),
+	}
+	for _, s := range schemas.All() {
+		all[s.Table] = w.one(`SELECT count(*) || ' ' || coalesce(md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)), '') FROM ` + s.Table)
 	}
 	for _, name := range files(w.t, w.lake()) {
 		path := filepath.Join(w.lake(), name)
@@ -390,7 +397,7 @@ func sameAs(t testing.TB, what string, before, after map[string]string) {
 func (w *world) tiles(from, to string) {
 	w.t.Helper()
 	end := dateOf(from)
-	for _, row := range w.ask(`SELECT from_date, to_date FROM sdr_sync.window WHERE retired_at IS NULL ORDER BY from_date`) {
+	for _, row := range w.ask(`SELECT from_date, to_date FROM sdr_sync.window WHERE stream = 'sdr' AND retired_at IS NULL ORDER BY from_date`) {
 		first, err := record.ParseDate(row[0])
 		if err != nil {
 			w.t.Fatal(err)

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -922,6 +924,96 @@ func TestUnknownStream(t *testing.T) {
 	} {
 		if err == nil || !strings.Contains(err.Error(), `"none"`) {
 			t.Errorf("%s: got %v", what, err)
+		}
+	}
+}
+
+// modelVersion is a version of a row as the rules of histories tell it in Go.
+type modelVersion struct {
+	value, opened, closed string
+	from, to, absent      int // numbers of pulls; 0 for none
+}
+
+// modelPull applies a pull to the versions of each key, and tells whether it confirms what stands and changes nothing.
+func modelPull(versions map[string][]*modelVersion, list map[string]string, pull int) (same bool) {
+	same = pull > 1
+	for key, all := range versions {
+		last := all[len(all)-1]
+		if _, found := list[key]; found || last.to != 0 {
+			continue
+		}
+		same = false
+		if last.absent == 0 {
+			last.absent = pull
+		} else {
+			last.to, last.closed, last.absent = last.absent, "disappeared", 0
+		}
+	}
+	for key, value := range list {
+		opened := "appeared"
+		if all := versions[key]; len(all) > 0 {
+			last := all[len(all)-1]
+			if last.to == 0 && last.value == value {
+				same = same && last.absent == 0
+				last.absent = 0
+				continue
+			}
+			opened = "reappeared"
+			if last.to == 0 {
+				opened = "changed"
+				last.to, last.closed, last.absent = pull, "changed", 0
+			}
+		}
+		same = false
+		versions[key] = append(versions[key], &modelVersion{value: value, from: pull, opened: opened})
+	}
+	return same
+}
+
+// Random sequences of pulls come out as the rules say.
+func TestHistoryAgainstModel(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	d, lists := newLists(t, subscriptionYAML)
+	s := lists[0]
+	versions, list := map[string][]*modelVersion{}, map[string]string{}
+	for pullNumber := 1; pullNumber <= 40; pullNumber++ {
+		for range random.IntN(4) { // often nothing changes
+			key := string(rune('a' + random.IntN(6)))
+			if _, found := list[key]; found && random.IntN(2) == 0 {
+				delete(list, key)
+			} else {
+				list[key] = fmt.Sprint(random.IntN(2))
+			}
+		}
+		var rows []fields
+		for key, value := range list {
+			rows = append(rows, fields{"id": key, "value": value})
+		}
+		r := d.listReplacement(s, d.prepareList(t, s, pull{rows: rows, created: testNow.Add(time.Duration(pullNumber) * time.Minute)}))
+		r.AcceptShrink = true
+		o := d.mustReplace(t, r)[0]
+		if same := modelPull(versions, list, pullNumber); o.Unchanged != same {
+			t.Errorf("pull %d: got %+v, want unchanged %t", pullNumber, o, same)
+		}
+		var want []string
+		for _, key := range slices.Sorted(maps.Keys(versions)) {
+			for _, v := range versions[key] {
+				line := fmt.Sprintf("%s=%s [%d,", key, v.value, v.from)
+				if v.to != 0 {
+					line += fmt.Sprint(v.to)
+				}
+				line += ") " + strings.TrimSpace(v.opened+" "+v.closed)
+				if v.absent != 0 {
+					line += fmt.Sprintf(" absent since %d", v.absent)
+				}
+				want = append(want, line)
+			}
+		}
+		if got := d.history(t, s); got != strings.Join(want, "; ") {
+			t.Fatalf("pull %d of %v: got\n\t%s\nwant\n\t%s", pullNumber, list, got, strings.Join(want, "; "))
 		}
 	}
 }
