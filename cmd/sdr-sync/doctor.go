@@ -132,9 +132,7 @@ func (a *app) checkVendor(ctx context.Context, check func(string, string, error)
 			err = nil // a job that never was: the answer we hoped for
 		}
 		check("ESM jobs", "can be reached, and takes the token", err)
-		if a.usesESMLists() {
-			a.checkList(ctx, v, check, "ESM lists", "physical_devices")
-		}
+		a.checkESMLists(ctx, v, check)
 		if a.cfg.Validate(NeedBMS) == nil {
 			a.checkBMS(ctx, v, check)
 		} else {
@@ -152,6 +150,15 @@ func (a *app) checkVendor(ctx context.Context, check func(string, string, error)
 	if a.checkList(ctx, v, check, "BSS", "subscriptions") {
 		a.checkList(ctx, v, check, "BSS dictionaries", "service_types")
 	}
+}
+
+// checkESMLists reads a page of a list of ESM. That it can't be read is no failure while none is pulled.
+func (a *app) checkESMLists(ctx context.Context, v *vendor, check func(string, string, error) bool) {
+	if err := v.probe(ctx, schemas.ByName("physical_devices")); err != nil && !a.usesESMLists() {
+		check("ESM lists", fmt.Sprintf("can't be read, and none is in streams: (%v)", err), nil)
+		return
+	}
+	a.checkList(ctx, v, check, "ESM lists", "physical_devices")
 }
 
 // usesESMLists tells whether the configuration has lists of ESM pulled.

@@ -51,9 +51,9 @@ func (want shares) differ(t testing.TB, where string, got shares) {
 	}
 }
 
-func merged(a, b shares) map[string]bool {
+func merged[M ~map[string]V, V any](a, b M) map[string]bool {
 	keys := map[string]bool{}
-	for _, m := range []shares{a, b} {
+	for _, m := range []M{a, b} {
 		for k := range m {
 			keys[k] = true
 		}
@@ -149,7 +149,14 @@ func (w *world) manifest(stream string) lakeManifest {
 			w.t.Errorf("%s has %d bytes with SHA-256 %s, the manifest says %d with %s", f.Path, len(content), got, f.Bytes, f.SHA256)
 		}
 	}
-	onDisk := slices.DeleteFunc(files(w.t, w.lake()), func(path string) bool { return !strings.HasPrefix(path, stream+"/") })
+	onDisk := slices.DeleteFunc(files(w.t, w.lake()), func(path string) bool {
+		first, rest, _ := strings.Cut(path, "/")
+		if first == "_meta" {
+			owner, isManifest := strings.CutSuffix(rest, "/manifest.json")
+			return rest == "lake.json" || isManifest && schemas.ByName(owner) != nil
+		}
+		return first != stream && schemas.ByName(first) != nil
+	})
 	slices.Sort(named)
 	if !slices.Equal(onDisk, named) {
 		w.t.Errorf("the lake holds %v, the manifest names %v", onDisk, named)

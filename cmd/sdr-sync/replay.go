@@ -48,7 +48,7 @@ decoder, or after a change of sync.source_timezone (with --all).`,
 			if err := a.loadConfig(NeedDatabase, NeedLake, NeedLanding); err != nil {
 				return err
 			}
-			parts, err := a.replayParts(p.streams, all || len(windowIDs) > 0)
+			parts, err := a.replayParts(p.streams, all, len(windowIDs) > 0)
 			if err != nil {
 				return err
 			}
@@ -64,22 +64,21 @@ decoder, or after a change of sync.source_timezone (with --all).`,
 	return cmd
 }
 
-// replayParts returns what a replay is about: windows of dates. A list that is read whole has none, and its history can't be told again.
-func (a *app) replayParts(named []string, everything bool) ([]part, error) {
-	parts, err := a.parts(named)
-	if everything && len(named) == 0 && err == nil {
-		parts, err = a.allParts()
+// replayParts returns what a replay is about: the streams that are named; else, for a window that is, every stream, for --all those with
+// windows of dates, and the metering records alone for dates. A list that is read whole has one window, which no dates choose.
+func (a *app) replayParts(named []string, all, byWindow bool) ([]part, error) {
+	if len(named) > 0 {
+		return a.parts(named)
 	}
-	if err != nil {
-		return nil, err
-	}
-	parts = slices.DeleteFunc(parts, func(p part) bool {
-		return p.stream.Shape != schemas.Jobs && p.stream.Shape != schemas.Events
-	})
-	if len(parts) == 0 {
-		return nil, withCode(exitUsage, errors.New("a list that is read whole can't be replayed: pull it again"))
-	}
-	return parts, nil
+	return a.partsOf(func(s *schemas.Stream) bool {
+		switch s.Shape {
+		case schemas.Jobs:
+			return true
+		case schemas.Events:
+			return (all || byWindow) && len(a.scopeTexts) == 0
+		}
+		return byWindow && len(a.scopeTexts) == 0
+	}, false)
 }
 
 func (a *app) replay(ctx context.Context, p pull, parts []part, wanted func(pipeline.WindowState) bool, all bool) error {
