@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -114,6 +115,8 @@ func readNames(path string) (names []postgres.CodeName, err error) {
 		n := postgres.CodeName{Kind: cell("kind"), Code: cell("code"), Service: cell("service_type_code"), NameEN: cell("name_en"), NameZH: cell("name_zh")}
 		key := postgres.CodeName{Kind: n.Kind, Code: n.Code, Service: n.Service}
 		switch {
+		case slices.ContainsFunc(record, func(cell string) bool { return !utf8.ValidString(cell) || strings.Contains(cell, "\x00") }):
+			return nil, fmt.Errorf("%s:%d: the line is no UTF-8 text", path, line)
 		case !slices.Contains(postgres.CodeKinds, n.Kind):
 			return nil, fmt.Errorf("%s:%d: the kind %q is none of %s", path, line, n.Kind, strings.Join(postgres.CodeKinds, ", "))
 		case n.Code == "" || n.NameEN == "" && n.NameZH == "":

@@ -70,6 +70,10 @@ type Reject struct {
 	Field   string // the field or key at fault, "" for the whole record
 	Detail  string // what is wrong with it, quoting at most 100 bytes of the value
 	RawHash Hash   // of the element's exact bytes
+
+	// NaturalKey is that of the row, if the stream has a key and its fields can be read all the same.
+	NaturalKey Hash
+	HasKey     bool
 }
 
 // Decoder normalises the records of one stream. It is not safe for concurrent use.
@@ -194,7 +198,13 @@ func (d *Decoder) Decode(element []byte, row *Row) *Reject {
 		row.Values = make([]Value, len(d.fields))
 	}
 	if fault := d.normalize(element, row.Values); fault != nil {
-		return fault.reject(element)
+		if d.belongsElsewhere() {
+			row.Outside = true
+			return nil
+		}
+		reject := fault.reject(element)
+		reject.NaturalKey, reject.HasKey = d.rejectKey(row.Values)
+		return reject
 	}
 
 	if d.amount >= 0 && !row.Values[d.amount].Valid {
@@ -214,7 +224,7 @@ func (d *Decoder) Decode(element []byte, row *Row) *Reject {
 		row.Key = KeyOf(at, row.Hash)
 	}
 	row.UsageDate = d.calendar.dateOf(at)
-	row.Outside = d.from < d.to && (row.UsageDate < d.from || row.UsageDate >= d.to)
+	row.Outside = d.outside(row.UsageDate)
 	if row.Outside && (at < d.earliest || at > d.latest) {
 		name := d.fields[d.when].Name
 		return (&fault{
@@ -223,6 +233,44 @@ func (d *Decoder) Decode(element []byte, row *Row) *Reject {
 		}).reject(element)
 	}
 	return nil
+}
+
+// outside tells whether an event of that date is another window's.
+func (d *Decoder) outside(date Date) bool { return d.from < d.to && (date < d.from || date >= d.to) }
+
+// belongsElsewhere tells of a record that can't be normalised whether it stands in the overlap, and so in the quarantine of another window.
+func (d *Decoder) belongsElsewhere() bool {
+	if d.from >= d.to || d.when < 0 {
+		return false
+	}
+	var v Value
+	if !d.readSlot(d.when, &v) {
+		return false
+	}
+	return d.outside(d.calendar.dateOf(v.Int)) && v.Int >= d.earliest && v.Int <= d.latest
+}
+
+// readSlot normalises the field alone, of a record that can't be normalised as a whole.
+func (d *Decoder) readSlot(field int, v *Value) bool {
+	k := d.slots[field]
+	return k != nil && k.record == d.record && d.value(field, k.raw, k.plain, v) == nil && v.Valid
+}
+
+// rejectKey returns the natural key of a record that can't be normalised as a whole.
+func (d *Decoder) rejectKey(values []Value) (Hash, bool) {
+	if !d.keyed || d.body >= 0 {
+		return Hash{}, false
+	}
+	for _, i := range d.hasher.natural {
+		a := slices.IndexFunc(d.asked, func(a askedField) bool { return a.field == i })
+		switch {
+		case a >= 0:
+			values[i] = d.asked[a].value
+		case !d.readSlot(i, &values[i]):
+			return Hash{}, false
+		}
+	}
+	return d.hasher.Natural(d.site, values), true
 }
 
 // normalize fills values from element.

@@ -221,7 +221,10 @@ func (db *DB) checkWhole(ctx context.Context, tx pgx.Tx, t *table, w pipeline.Wi
 	var content record.Digest
 	var badKeys, badPast, badTimes, overlaps int64
 	fields, natural, key := len(t.stream.Derived), t.position("natural_key"), t.position("record_key")
-	latest := db.cfg.Now().Add(24 * time.Hour) // clocks differ
+	latest, err := latestPull(ctx, tx, t.stream.Name, db.cfg.Now())
+	if err != nil {
+		return 0, err
+	}
 	hasher := record.NewHasher(t.stream)
 	var last version
 	for row, err := range t.stored.rows(ctx, tx, "SELECT "+t.stored.columns+" FROM "+t.name+" ORDER BY "+t.order) {
@@ -260,6 +263,12 @@ func (db *DB) checkWhole(ctx context.Context, tx pgx.Tx, t *table, w pipeline.Wi
 		f.reportLost("%d versions overlap the one before them", overlaps)
 	}
 	return content.Count, nil
+}
+
+// latestPull returns a time that no row can be newer than: pulls of a clock that was set back since are in the ledger. Clocks differ, too.
+func latestPull(ctx context.Context, tx pgx.Tx, stream string, now time.Time) (latest time.Time, err error) {
+	err = tx.QueryRow(ctx, "SELECT greatest($2::timestamptz, max(created_at)) + interval '24 hours' FROM sdr_sync.job WHERE stream = $1", stream, now).Scan(&latest)
+	return latest, wrap(err, "read when %s was last pulled", stream)
 }
 
 // version is what the derived columns of a list that is read whole say of a row. Rows of snapshots stand from when they were first seen.

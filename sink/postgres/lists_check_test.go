@@ -66,9 +66,10 @@ func TestCheckAndRepairLists(t *testing.T) {
 		{
 			subscriptionYAML,
 			[]pull{
-				{rows: pairs("id", "a=0 b=2 c=3 d=4"), created: testNow.Add(-4 * time.Hour)},
-				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-3 * time.Hour)},
-				{rows: pairs("id", "a=1 b=2"), created: testNow.Add(-2 * time.Hour), quarantined: []string{"{}"}}, // d is gone, and c is absent
+				{rows: pairs("id", "a=0 b=2 c=3 d=4"), created: testNow.Add(-5 * time.Hour)},
+				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-4 * time.Hour)},
+				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-3 * time.Hour)}, // d is gone
+				{rows: pairs("id", "a=1 b=2"), created: testNow.Add(-2 * time.Hour), quarantined: []string{"{}"}}, // c is absent
 			},
 			"list test_subscriptions",
 			[]damage{

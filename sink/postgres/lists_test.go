@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"bytes"
 	"cmp"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -1014,6 +1015,55 @@ func TestHistoryAgainstModel(t *testing.T) {
 		}
 		if got := d.history(t, s); got != strings.Join(want, "; ") {
 			t.Fatalf("pull %d of %v: got\n\t%s\nwant\n\t%s", pullNumber, list, got, strings.Join(want, "; "))
+		}
+	}
+}
+
+// TestHistoryHoldsQuarantinedRows: what the vendor sends in a form that can't be normalised has not disappeared.
+func TestHistoryHoldsQuarantinedRows(t *testing.T) {
+	t.Parallel()
+	for _, keyed := range []bool{true, false} {
+		d, lists := newLists(t, subscriptionYAML)
+		s := lists[0]
+		d.pull(t, s, pull{rows: pairs("id", "a=1 b=2 c=3")})
+		key := list[string](t, d, "SELECT replace(natural_key::text, '-', '') FROM "+s.Table+" WHERE id = 'b'")[0]
+		// b is in the quarantine for two nights, c is gone.
+		for minute := 1; minute <= 3; minute++ {
+			p := d.prepareList(t, s, pull{rows: pairs("id", "a=1"), quarantined: []string{"{}"}, created: testNow.Add(time.Duration(minute) * time.Minute)})
+			rejects := p.Rejects
+			p.Rejects = func(yield func(pipeline.Rejected, error) bool) {
+				for r, err := range rejects {
+					if keyed {
+						if _, err := hex.Decode(r.NaturalKey[:], []byte(key)); err != nil {
+							t.Error(err)
+						}
+						r.HasKey = true
+					}
+					if !yield(r, err) {
+						return
+					}
+				}
+			}
+			o := d.mustReplace(t, d.listReplacement(s, p))[0]
+			want := pipeline.Changes{}
+			switch {
+			case minute == 1 && keyed:
+				want.Absent = 1
+			case minute == 1:
+				want.Absent = 2 // either of them may be the one in the quarantine
+			case minute == 2 && keyed:
+				want.Disappeared = 1
+			}
+			if o.Changes != want {
+				t.Errorf("keyed %t, pull %d: got %+v, want %+v", keyed, minute, o.Changes, want)
+			}
+		}
+		open := list[string](t, d, "SELECT id FROM "+s.Table+" WHERE valid_to IS NULL ORDER BY 1")
+		if want := map[bool]string{true: "[a b]", false: "[a b c]"}[keyed]; fmt.Sprint(open) != want {
+			t.Errorf("keyed %t: %v stand, want %s", keyed, open, want)
+		}
+		if o := d.pull(t, s, pull{rows: pairs("id", "a=1 b=2"), created: testNow.Add(5 * time.Minute)}); o.Changes.Reappeared != 0 || o.Changes.Changed != 0 {
+			t.Errorf("keyed %t: healed: got %+v", keyed, o.Changes)
 		}
 	}
 }

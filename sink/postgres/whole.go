@@ -127,17 +127,29 @@ func noneAbsent(ctx context.Context, tx pgx.Tx, t *table) (none bool, err error)
 // touched. A row that is missing is only marked: lists shift while they are read, so it takes a second complete pull to close it.
 func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, taken time.Time, outcome *pipeline.Outcome) (rows int64, err error) {
 	const incoming = "SELECT FROM pg_temp.incoming i WHERE i.natural_key = s.natural_key"
-	if err := t.refuseVanish(ctx, tx, r, p, incoming); err != nil {
+	const quarantined = "SELECT FROM pg_temp.quarantined q WHERE q.natural_key = s.natural_key"
+	keyless, err := loadRejectedKeys(ctx, tx, p)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.refuseVanish(ctx, tx, r, p, incoming, quarantined); err != nil {
 		return 0, err
 	}
 	c := &outcome.Changes
-	if !r.Replay { // a replay is no second pull
+	// A replay is no second pull. And a record without a key in the quarantine may be any of the rows.
+	if !r.Replay && !keyless {
 		err = change(ctx, tx, "close rows that stayed away", []*int64{&rows, &c.Disappeared, &outcome.Deleted}, `
 			UPDATE `+t.name+` s SET valid_to = absent_since, closed_reason = 'disappeared', absent_since = NULL
-			WHERE valid_to IS NULL AND absent_since IS NOT NULL AND NOT EXISTS (`+incoming+`)`)
+			WHERE valid_to IS NULL AND absent_since IS NOT NULL AND NOT EXISTS (`+incoming+`) AND NOT EXISTS (`+quarantined+`)`)
 		if err != nil {
 			return 0, err
 		}
+	}
+	// The vendor has what is in the quarantine, so the row goes on; but what it says now is not known.
+	err = change(ctx, tx, "keep rows in the quarantine", []*int64{&rows}, `
+		UPDATE `+t.name+` s SET absent_since = $1 WHERE valid_to IS NULL AND NOT EXISTS (`+incoming+`) AND EXISTS (`+quarantined+`)`, taken)
+	if err != nil {
+		return 0, err
 	}
 	err = change(ctx, tx, "mark absent rows", []*int64{&rows, &c.Absent}, `
 		UPDATE `+t.name+` s SET absent_since = $1 WHERE valid_to IS NULL AND absent_since IS NULL AND NOT EXISTS (`+incoming+`)`, taken)
@@ -180,7 +192,32 @@ func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacem
 		return 0, wrap(err, "open versions")
 	}
 	rows, outcome.Inserted = rows+opened, outcome.Inserted+opened
+	if _, err := tx.Exec(ctx, "DROP TABLE pg_temp.quarantined"); err != nil {
+		return 0, wrap(err, "drop the table of quarantined keys")
+	}
 	return rows, t.prove(ctx, tx, standing, p)
+}
+
+// loadRejectedKeys fills a temporary table with the keys of the publication's quarantined records, and tells whether one has none.
+func loadRejectedKeys(ctx context.Context, tx pgx.Tx, p pipeline.Publication) (keyless bool, err error) {
+	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE quarantined (natural_key uuid NOT NULL) ON COMMIT DROP"); err != nil {
+		return false, wrap(err, "create the table of quarantined keys")
+	}
+	withKey := func(yield func(pipeline.Rejected, error) bool) {
+		for rejected, err := range p.Rejects {
+			if err == nil && !rejected.HasKey {
+				keyless = true
+				continue
+			}
+			if !yield(rejected, err) {
+				return
+			}
+		}
+	}
+	_, err = copyIn(ctx, tx, "COPY pg_temp.quarantined FROM STDIN (FORMAT binary)", withKey, func(dst []byte, rejected pipeline.Rejected) ([]byte, error) {
+		return appendField(append(dst, 0, 1), rejected.NaturalKey[:]), nil
+	})
+	return keyless, wrap(err, "load quarantined keys")
 }
 
 // A history refuses that more rows vanish at once than vanishFloor and than one in vanishShare of its open ones.
@@ -190,13 +227,13 @@ const (
 )
 
 // refuseVanish fails with *pipeline.VanishError if implausibly many rows are missing for the first time.
-func (t *table) refuseVanish(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, incoming string) error {
+func (t *table) refuseVanish(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, incoming, quarantined string) error {
 	if r.AcceptShrink || r.Replay {
 		return nil
 	}
 	var had, gone int64
 	err := tx.QueryRow(ctx, `
-		SELECT count(*), count(*) FILTER (WHERE absent_since IS NULL AND NOT EXISTS (`+incoming+`)) FROM `+t.name+` s WHERE valid_to IS NULL`).Scan(&had, &gone)
+		SELECT count(*), count(*) FILTER (WHERE absent_since IS NULL AND NOT EXISTS (`+incoming+`) AND NOT EXISTS (`+quarantined+`)) FROM `+t.name+` s WHERE valid_to IS NULL`).Scan(&had, &gone)
 	if err != nil {
 		return wrap(err, "look for vanished rows")
 	}

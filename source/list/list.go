@@ -32,6 +32,9 @@ type Config struct {
 	Zone      *time.Location // in which windows of event time begin and end; default UTC
 	// Values returns the values of columns that a list is asked by.
 	Values func(context.Context, schemas.Each) ([]string, error)
+	// Standing tells whether rows are published that were asked for by these values. Unset, values that the vendor no longer knows are
+	// never missed.
+	Standing func(ctx context.Context, asked map[string]string) (bool, error)
 }
 
 // Client reads one stream's list. It is a pipeline.Source whose jobs exist only here: creating one settles what the list is asked by.
@@ -206,9 +209,8 @@ func (c *Client) Page(ctx context.Context, jobID, marker string) (pipeline.Page,
 }
 
 func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page, error) {
-	nothing := pipeline.Page{Body: []byte("[]")}
 	if len(j.combinations) == 0 {
-		return nothing, j.finish(nil)
+		return pipeline.Page{Body: emptyBody}, c.finish(j, nil)
 	}
 	i, place, err := j.find(c.list.Paging, marker)
 	if err != nil {
@@ -229,14 +231,13 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 		if before.rows > 0 {
 			return pipeline.Page{}, fmt.Errorf("%w: it went away behind row %d: %w", pipeline.ErrListMoved, before.rows, err)
 		}
+		if err := c.checkGone(ctx, one, err); err != nil {
+			return pipeline.Page{}, err
+		}
 		j.mu.Lock()
 		one.absent = err
 		j.mu.Unlock()
-		nothing.Next = c.start(j, i+1)
-		if nothing.Next == "" {
-			return nothing, j.finish(err)
-		}
-		return nothing, nil
+		return c.skip(j, i, err)
 	}
 	page := pipeline.Page{Body: answer.Body, Data: got.data, Release: answer.Release}
 	j.mu.Lock()
@@ -244,12 +245,15 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 	next, more, err := one.take(c.list.Paging, place, got)
 	j.mu.Unlock()
 	switch {
+	case errors.Is(err, errRepeats):
+		answer.Release()
+		return c.skip(j, i, nil)
 	case err != nil:
 	case more:
 		page.Next = one.marker(c.list.Paging, next)
 	default:
 		if page.Next = c.start(j, i+1); page.Next == "" {
-			err = j.finish(nil)
+			err = c.finish(j, nil)
 		}
 	}
 	if err != nil {
@@ -257,6 +261,35 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 		return pipeline.Page{}, err
 	}
 	return page, nil
+}
+
+// emptyBody stands for a page that holds nothing of the list.
+var emptyBody = []byte("[]")
+
+// skip is an empty page that leads on to the next combination. last is why this one is absent, if it is.
+func (c *Client) skip(j *job, i int, last error) (pipeline.Page, error) {
+	page := pipeline.Page{Body: emptyBody, Next: c.start(j, i+1)}
+	if page.Next == "" {
+		return page, c.finish(j, last)
+	}
+	return page, nil
+}
+
+// checkGone refuses that a fixed value is unknown to the vendor while rows that it had for it stand: they would vanish.
+func (c *Client) checkGone(ctx context.Context, one *combination, absent error) error {
+	if c.config.Standing == nil || c.asksByIDs() {
+		return nil
+	}
+	standing, err := c.config.Standing(ctx, one.values)
+	if err == nil && standing {
+		err = fmt.Errorf("the vendor has nothing for %s any more, and rows of it are published; they stay (if that is real: --accept-shrink): %w", one.asked, absent)
+	}
+	return err
+}
+
+// asksByIDs tells whether the list is asked by values of our tables, which the vendor may have forgotten.
+func (c *Client) asksByIDs() bool {
+	return slices.ContainsFunc(c.list.Each, func(e schemas.Each) bool { return len(e.From) > 0 })
 }
 
 // isAbsent tells whether a combination's error means that it has no records.
@@ -273,16 +306,30 @@ func (c *Client) isAbsent(err error) bool {
 	case status.Code == "APIG.0101" && !slices.ContainsFunc(c.list.Each, func(e schemas.Each) bool { return len(e.From) == 0 }):
 		return false // the gateway knows no such API, whatever the id: asking for the others would change nothing
 	}
-	return status.Status == http.StatusNotFound || status.Status == http.StatusBadRequest
+	// Fixed values stand in the documents: whoever refuses them refuses how they are asked for.
+	return status.Status == http.StatusNotFound || status.Status == http.StatusBadRequest && c.asksByIDs()
 }
 
-// finish ends the reading. last is the error of the last combination if that was absent. If the answer was 404 for every one of
-// them, it is the API that is absent.
-func (j *job) finish(last error) error {
+// finish ends the reading. last is the error of the last combination if that was absent. If every one of them was, it is the API that is
+// absent (404), or the way of asking that is refused (400); but a dictionary need not know any of our codes.
+func (c *Client) finish(j *job, last error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	present := func(one *combination) bool { return !errors.Is(one.absent, pipeline.ErrNotOffered) }
-	if last != nil && !slices.ContainsFunc(j.combinations, present) {
+	present, refused := last == nil, error(nil)
+	for _, one := range j.combinations {
+		switch {
+		case one.absent == nil:
+			present = true
+		case !errors.Is(one.absent, pipeline.ErrNotOffered) && !errors.Is(one.absent, errUnaskable):
+			refused = one.absent
+		}
+	}
+	notOffered := func(one *combination) bool { return errors.Is(one.absent, pipeline.ErrNotOffered) }
+	switch {
+	case present:
+	case refused != nil && c.list.Denied != "note":
+		return refused
+	case !slices.ContainsFunc(j.combinations, func(one *combination) bool { return !notOffered(one) }):
 		return last
 	}
 	j.done = true

@@ -2,6 +2,7 @@ package list
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -56,6 +57,9 @@ func (c *combination) marker(p schemas.Paging, place int64) string {
 	return query.Encode()
 }
 
+// errRepeats says that a page behind the last one is that one again: it is no part of the list.
+var errRepeats = errors.New("the last page again")
+
 // maxPages is how many pages one combination may have before its list counts as endless.
 const maxPages = 20_000
 
@@ -65,6 +69,9 @@ func (c *combination) take(p schemas.Paging, place int64, got page) (next int64,
 	before := c.fronts[place]
 	rows, hash := before.rows+got.rows, sha256.Sum256(got.data)
 	if got.rows > 0 && hash == before.hash {
+		if p.Beyond && c.hasTotal && !c.ownTotal && before.rows == c.total {
+			return 0, false, errRepeats // all was there: only the question behind the end was not heeded
+		}
 		return 0, false, fmt.Errorf("%w: the page is byte for byte the one before it; does the server heed %s?", pipeline.ErrListMoved, p.Start)
 	}
 	switch {
@@ -81,8 +88,8 @@ func (c *combination) take(p schemas.Paging, place int64, got page) (next int64,
 	proof := c.hasTotal && !c.ownTotal
 	switch {
 	case p.Style == "none" || got.rows == 0:
-	case proof && rows == c.total && p.Beyond && got.rows >= int64(p.Size):
-		more = true
+	case proof && rows == c.total && p.Beyond:
+		more = true // a total may count the page's own rows, and a page may be shorter than was asked for
 	case proof && rows >= c.total:
 	default:
 		more = true
