@@ -347,7 +347,7 @@ func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bo
 			adopt = &j
 			continue
 		}
-		j.State, j.Note = StateAbandoned, "a later run asked for something else, or it was too old"
+		j.State, j.Note = StateAbandoned, "a later run asks anew"
 		if err := e.ledger.UpdateJob(ctx, j); err != nil {
 			return Job{}, false, err
 		}

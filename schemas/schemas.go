@@ -76,7 +76,9 @@ type Stream struct {
 	Shape     Shape    `yaml:"shape"`
 	TimeField string   `yaml:"time_field"` // of jobs and events
 	Key       []string `yaml:"key"`        // fields that tell a list's rows from one another; none: their whole content does
-	Ignore    []string `yaml:"ignore"`     // unknown keys that are never kept, since they may hold secrets
+	Ignore    []string `yaml:"ignore"`     // unknown keys that are not kept in extra, since they may hold secrets
+	Group     string   `yaml:"group"`      // a name for several streams on the command line; empty for none
+	Default   bool     `yaml:"default"`    // pulled by nightly and backfill without being named, where its system is configured
 	List      *List    `yaml:"list"`       // how a list is asked for; nil for jobs
 	Fields    []Field  `yaml:"fields"`
 	Derived   []Field  `yaml:"derived"`
@@ -124,7 +126,7 @@ type Paging struct {
 type Span struct {
 	Begin  string `yaml:"begin"`  // parameter
 	End    string `yaml:"end"`    // parameter
-	Unit   string `yaml:"unit"`   // "ms" since 1970; "text" is "2006-01-02 15:04:05" in the source time zone
+	Unit   string `yaml:"unit"`   // "ms" since 1970
 	Window string `yaml:"window"` // month or day: the length of a window, within the span that the document allows
 }
 
@@ -139,6 +141,7 @@ type Each struct {
 
 // Column is a column of a table or view, of the rows where Where's columns have one of the values.
 type Column struct {
+	Stream string              `yaml:"stream"` // that fills the table
 	Table  string              `yaml:"table"` // billing.physical_device
 	Column string              `yaml:"column"`
 	Where  map[string][]string `yaml:"where"`
@@ -364,8 +367,8 @@ func (l List) check() error {
 		return errors.New("list.paging needs start, limit and size")
 	case l.Absent != "" && l.Absent != "skip", l.Denied != "" && l.Denied != "note":
 		return errors.New("list.absent may be skip, list.denied may be note")
-	case l.Time != nil && (l.Time.Begin == "" || l.Time.End == "" || l.Time.Unit != "ms" && l.Time.Unit != "text" || l.Time.Window != "month" && l.Time.Window != "day"):
-		return errors.New("list.time needs begin, end, unit (ms or text) and window (month or day)")
+	case l.Time != nil && (l.Time.Begin == "" || l.Time.End == "" || l.Time.Unit != "ms" || l.Time.Window != "month" && l.Time.Window != "day"):
+		return errors.New("list.time needs begin, end, unit (ms) and window (month or day)")
 	}
 	for _, g := range l.Generations {
 		if !slices.Contains(GenerationNames, g) {
@@ -384,8 +387,8 @@ func (l List) check() error {
 		}
 		for _, c := range e.From {
 			schema, table, _ := strings.Cut(c.Table, ".")
-			if schema != "billing" || !word.MatchString(table) || !word.MatchString(c.Column) {
-				return fmt.Errorf("list.each %q: from %q is no column of a billing table", e.Name, c.Table+"."+c.Column)
+			if schema != "billing" || !word.MatchString(table) || !word.MatchString(c.Column) || c.Stream == "" {
+				return fmt.Errorf("list.each %q: from %q is no column of a billing table, or does not say whose", e.Name, c.Table+"."+c.Column)
 			}
 			for column := range c.Where {
 				if !word.MatchString(column) {

@@ -53,7 +53,8 @@ type windowTally struct {
 
 func newTally(a *audit, s *streamAudit) *tally {
 	return &tally{
-		layout: s.layout, known: s.windows, source: calendar{zone: a.cfg.SourceZone}, now: a.cfg.Now().UnixMicro() + secondsPerDay*microsPerSecond,
+		layout: s.layout, known: s.windows, source: calendar{zone: a.cfg.SourceZone}, seed: a.seed,
+		now: a.cfg.Now().UnixMicro() + secondsPerDay*microsPerSecond,
 		windows: map[int64]*windowTally{}, partitions: map[partitionKey]*partitionTally{},
 	}
 }
@@ -206,7 +207,7 @@ func (v *versionTally) add(r *row) (plausible bool) {
 	first := len(v.begins) == 1 || key != v.key
 	switch {
 	case first:
-		v.end(l)
+		v.end()
 		if opened != "appeared" {
 			v.broken++
 		}
@@ -227,7 +228,7 @@ func (v *versionTally) add(r *row) (plausible bool) {
 }
 
 // end is called behind the last version of a key: one that was changed must have been followed.
-func (v *versionTally) end(*layout) {
+func (v *versionTally) end() {
 	if !v.open && v.closed == "changed" {
 		v.broken++
 	}

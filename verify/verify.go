@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -118,7 +119,9 @@ func Run(ctx context.Context, cfg Config, only Only) (Report, error) {
 	if err := cfg.complete(); err != nil {
 		return report, err
 	}
-	a := &audit{cfg: cfg, only: only}
+	a := &audit{
+		cfg: cfg, only: only, seed: maphash.MakeSeed(), sums: map[int64]*sumTally{}, quarantine: map[int64]*quarantineTally{},
+	}
 	err := a.run(ctx, &report)
 	return report, err
 }
@@ -130,6 +133,11 @@ type audit struct {
 	ledger  *ledger
 	lake    *lake // nil if files are left out
 	streams []*streamAudit
+	seed    maphash.Seed
+
+	// Of all streams, by window.
+	sums       map[int64]*sumTally
+	quarantine map[int64]*quarantineTally
 }
 
 // streamAudit is what is audited of one stream, and what was read of it.

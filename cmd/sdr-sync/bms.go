@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/source/bms"
 )
 
@@ -30,6 +32,9 @@ func (a *app) bmsCommand() *cobra.Command {
 				return err
 			}
 			j, err := a.bmsJob(cmd.Context(), client, args[0], wait)
+			if errors.Is(err, pipeline.ErrJobForgotten) {
+				return withCode(exitUsage, fmt.Errorf("bare metal knows no task %s in project %s (or it has forgotten it): %w", args[0], a.cfg.BMS.ProjectID, err))
+			}
 			if err != nil {
 				return err
 			}

@@ -119,6 +119,8 @@ func readNames(path string) (names []postgres.CodeName, err error) {
 			return nil, fmt.Errorf("%s:%d: the line is no UTF-8 text", path, line)
 		case !slices.Contains(postgres.CodeKinds, n.Kind):
 			return nil, fmt.Errorf("%s:%d: the kind %q is none of %s", path, line, n.Kind, strings.Join(postgres.CodeKinds, ", "))
+		case n.Service != "" && (n.Kind == "service_type" || n.Kind == "measure_unit"):
+			return nil, fmt.Errorf("%s:%d: a %s has no service_type_code of its own: leave it empty", path, line, n.Kind)
 		case n.Code == "" || n.NameEN == "" && n.NameZH == "":
 			return nil, fmt.Errorf("%s:%d: a code and at least one name are needed", path, line)
 		case seen[key] > 0:

@@ -5,22 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/source/list"
 )
 
 // list pulls one list: whole, or its windows of event time. What the site does not offer, or forbids where that is no failure, is noted.
 func (r *puller) list(ctx context.Context, one part) ([]pipeline.Result, error) {
-	client, err := r.vendor.list(one.stream, r.db)
+	client, err := r.vendor.list(one.stream, r.db, r.pull.acceptShrink)
 	if err != nil {
 		return nil, err
 	}
-	plan, groups, err := r.planList(ctx, one)
-	if err != nil || len(plan)+len(groups) == 0 {
+	published, err := r.db.Windows(ctx, one.stream.Name, pipeline.Tenant)
+	if err != nil {
 		return nil, err
+	}
+	plan, groups, err := planList(ctx, r.db, one, r.pull, r.now(), r.cfg.Sync.SourceTimezone, published)
+	if err != nil {
+		return nil, err
+	}
+	if one.stream.Shape == schemas.Events {
+		if err := r.checkPlan(one, plan, groups, record.DateOf(r.now(), r.cfg.Sync.SourceTimezone)); err != nil {
+			return nil, err
+		}
+	} else if r.pull.reslice != "" {
+		return nil, withCode(exitUsage, fmt.Errorf("%s is read whole: there are no windows to cut anew", one.stream.Name))
 	}
 	results, err := r.windows(ctx, client, one, plan, groups)
 	if err != nil {
@@ -29,7 +42,7 @@ func (r *puller) list(ctx context.Context, one part) ([]pipeline.Result, error) 
 	if skipped := client.Skipped(); len(skipped) > 0 {
 		r.note("%s: the vendor has nothing for %s", one.stream.Name, shorten(skipped, 5))
 	}
-	results = r.excuse(one, results)
+	results = r.excuse(one, results, len(published) > 0)
 	for _, result := range results {
 		if n := result.Outcome.Changes.Absent; n > 0 {
 			r.note("%s: %d rows were absent for the first time; they end when the next complete pull lacks them too", one.stream.Name, n)
@@ -41,43 +54,39 @@ func (r *puller) list(ctx context.Context, one part) ([]pipeline.Result, error) 
 	return results, nil
 }
 
-// planList plans the pull of a list.
-func (r *puller) planList(ctx context.Context, one part) (plan []pipeline.Planned, groups [][]pipeline.Planned, err error) {
-	existing, err := r.db.Windows(ctx, one.stream.Name, pipeline.Tenant)
-	if err != nil {
-		return nil, nil, err
-	}
+// planList plans the pull of a list, of which existing windows are published.
+func planList(ctx context.Context, db *postgres.DB, one part, p pull, now time.Time, zone *time.Location, existing []pipeline.WindowState) (plan []pipeline.Planned, groups [][]pipeline.Planned, err error) {
 	if one.stream.Shape != schemas.Events {
-		if r.pull.reslice != "" {
-			return nil, nil, nil // it has no windows to cut
-		}
 		var published *pipeline.WindowState
 		if len(existing) > 0 {
 			published = &existing[0]
 		}
 		return pipeline.PlanWhole(published), nil, nil
 	}
-	p := r.pull
-	p.ask.Unit, p.ask.FileZone = pipeline.Unit(one.stream.List.Time.Window), r.cfg.Sync.SourceTimezone
-	p.ask.Today = record.DateOf(r.now(), r.cfg.Sync.SourceTimezone)
+	p.ask.Unit, p.ask.FileZone = pipeline.Unit(one.stream.List.Time.Window), zone
+	p.ask.Today = record.DateOf(now, zone)
 	if p.ask.Whole {
 		p.ask.To = p.ask.Today
 		if n := len(existing); n > 0 { // a stream that runs seldom must leave no gap
 			p.ask.From = min(p.ask.From, existing[n-1].To)
 		}
 	}
-	return planWindows(ctx, r.db, one, p)
+	return planWindows(ctx, db, one, p)
 }
 
 // excuse turns failures that are none into notes, unless the stream was asked for by name: an API that the site does not offer, and one
-// that it may forbid.
-func (r *puller) excuse(one part, results []pipeline.Result) []pipeline.Result {
+// that it may forbid. What was published before is missed.
+func (r *puller) excuse(one part, results []pipeline.Result, published bool) []pipeline.Result {
 	var excused error
+	var notOffered error // one for all windows: it reads better said once
 	for i := range results {
 		err := results[i].Err
-		missing := errors.Is(err, pipeline.ErrNotOffered)
+		missing := errors.Is(err, pipeline.ErrNotOffered) && !published
 		if missing && one.named {
-			results[i].Err = withCode(exitUsage, fmt.Errorf("%s: %w", one.stream.Name, err))
+			if notOffered == nil {
+				notOffered = withCode(exitUsage, fmt.Errorf("%s: this site does not offer it, nothing of it was pulled: %w", one.stream.Name, innermost(err)))
+			}
+			results[i].Err = notOffered
 		}
 		if one.named || !missing && !(isDenied(err) && one.stream.List.Denied == "note") {
 			continue
@@ -92,7 +101,7 @@ func (r *puller) excuse(one part, results []pipeline.Result) []pipeline.Result {
 	switch {
 	case excused == nil:
 	case errors.Is(excused, pipeline.ErrNotOffered):
-		r.note("%s: this site does not offer it (404)", one.stream.Name)
+		r.note("%s: this site does not offer it (404); take it out of streams", one.stream.Name)
 	default:
 		r.note("%s: denied to this account (%v); what is stored stays", one.stream.Name, innermost(excused))
 	}
@@ -103,7 +112,7 @@ func (r *puller) excuse(one part, results []pipeline.Result) []pipeline.Result {
 func innermost(err error) error {
 	for {
 		next := errors.Unwrap(err)
-		if next == nil || errors.Is(next, pipeline.ErrCredentials) && errors.Unwrap(next) == nil {
+		if next == nil || errors.Unwrap(next) == nil && (errors.Is(next, pipeline.ErrCredentials) || errors.Is(next, pipeline.ErrNotOffered)) {
 			return err
 		}
 		err = next

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,10 @@ func (a *app) newProgressLog(stream string) progress {
 		if e.Phase == pipeline.PhaseDone {
 			delete(phases, e.Window)
 			r := e.Result
+			if errors.Is(r.Err, pipeline.ErrNotOffered) { // the summary says it once
+				a.log.Info("window not offered", window, zap.Error(r.Err))
+				return
+			}
 			if r.Err != nil {
 				a.log.Error("window failed", window, zap.Error(r.Err))
 				return

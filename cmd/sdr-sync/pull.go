@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -160,10 +159,7 @@ func (a *app) pull(ctx context.Context, p pull) error {
 				return err
 			}
 		}
-		return a.asRun(ctx, db, parts, p.command, now, func(ctx context.Context, r *runInfo) error {
-			if err := a.checkLakes(ctx, db, parts, false); err != nil {
-				return err
-			}
+		return a.asRun(ctx, db, parts, p.command, false, now, func(ctx context.Context, r *runInfo) error {
 			land, err := a.openLanding()
 			if err != nil {
 				return err
@@ -221,21 +217,32 @@ func (r *puller) part(ctx context.Context, one part) ([]pipeline.Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	p := r.pull
-	if len(plan) == 0 && len(groups) == 0 && p.reslice == "" {
-		return nil, withCode(exitUsage, fmt.Errorf("no file date from %s to %s is over yet (today is %s); nothing was asked", p.ask.From, p.ask.To-1, p.ask.Today))
-	}
-	if p.ask.To > p.ask.Today {
-		r.note("file dates from %s on are not over yet and were left out", p.ask.Today)
-	}
-	if p.reslice != "" {
-		r.note("only months with published windows are cut anew; a plain backfill publishes the others")
+	if err := r.checkPlan(one, plan, groups, r.pull.ask.Today); err != nil {
+		return nil, err
 	}
 	results, err := r.windows(ctx, r.vendor.esm, one, plan, groups)
 	if err != nil {
 		return nil, err
 	}
 	return results, r.noteGaps(ctx, one)
+}
+
+// checkPlan refuses a span that has not begun, and says what of it is left out.
+func (r *puller) checkPlan(one part, plan []pipeline.Planned, groups [][]pipeline.Planned, today pipeline.Date) error {
+	p, dates := r.pull, "file date"
+	if one.stream.IsList() {
+		dates = one.stream.Name + ": date"
+	}
+	if len(plan) == 0 && len(groups) == 0 && p.reslice == "" {
+		return withCode(exitUsage, fmt.Errorf("no %s from %s to %s is over yet (today is %s); nothing was asked", dates, p.ask.From, p.ask.To-1, today))
+	}
+	if p.ask.To > today && !p.ask.Whole {
+		r.note("%ss from %s on are not over yet and were left out", dates, today)
+	}
+	if p.reslice != "" {
+		r.note("only months with published windows are cut anew; a plain backfill publishes the others")
+	}
+	return nil
 }
 
 func (r *puller) note(format string, args ...any) {
@@ -405,9 +412,9 @@ type runInfo struct {
 
 // asRun takes the leases of the scopes, checks that database and configuration belong together, stores the run, and reports how do
 // went. Nothing is touched if a lease is held.
-func (a *app) asRun(ctx context.Context, db *postgres.DB, parts []part, command string, now pipeline.Clock, do func(context.Context, *runInfo) error) error {
+func (a *app) asRun(ctx context.Context, db *postgres.DB, parts []part, command string, rezone bool, now pipeline.Clock, do func(context.Context, *runInfo) error) error {
 	return db.WithLeases(ctx, held(parts), func(ctx context.Context, leases map[pipeline.StreamScope]int64) error {
-		if err := a.checkPins(ctx, db, command); err != nil {
+		if err := a.checkPins(ctx, db, parts, command, rezone); err != nil {
 			return err
 		}
 		host, _ := os.Hostname()
@@ -444,24 +451,99 @@ func firstLine(s string) string {
 	return line
 }
 
-// checkPins makes sure that this database, these clocks and this way of asking for regions are the ones that filled it.
-func (a *app) checkPins(ctx context.Context, db *postgres.DB, command string) error {
+// pinned is a fact that the first use of a database fixes, as the configuration has it.
+type pinned struct {
+	name, value string
+	about       func(*schemas.Stream) bool // the streams that it is about
+	zone        bool                       // a replay of everything may change it
+}
+
+// pins are the facts that are about one of the parts.
+func (a *app) pins(parts []part) []pinned {
+	every := func(*schemas.Stream) bool { return true }
+	of := func(system string) func(*schemas.Stream) bool {
+		return func(s *schemas.Stream) bool { return s.List != nil && s.List.System == system }
+	}
+	all := []pinned{
+		{name: "domain_id", value: a.cfg.ESM.DomainID, about: every},
+		{name: "parquet_partition", value: string(a.cfg.Parquet.Partition), about: every},
+		{name: "source_timezone", value: a.cfg.Sync.SourceTimezone.String(), about: every, zone: true},
+		{name: "file_timezone", value: a.cfg.Sync.FileTimezone.String(), about: every, zone: true},
+		{name: "bss_domain_id", value: a.cfg.BSS.DomainID, about: of("bss")},
+		{name: "bms_project_id", value: a.cfg.BMS.ProjectID, about: of("bms")},
+	}
+	return slices.DeleteFunc(all, func(p pinned) bool {
+		return p.value == "" || !slices.ContainsFunc(parts, func(one part) bool { return p.about(one.stream) })
+	})
+}
+
+// compare tells whether the database holds another value, and whether something is published that rests on it: before that it binds
+// nobody, since a first run may have been mistaken.
+func (p pinned) compare(ctx context.Context, db *postgres.DB) (differs, binds bool, err error) {
+	stands, err := db.Pinned(ctx, p.name)
+	if err != nil || stands == "" || stands == p.value {
+		return false, false, err
+	}
+	for _, s := range schemas.All() {
+		if !p.about(s) {
+			continue
+		}
+		scopes, err := db.Scopes(ctx, s.Name)
+		if err != nil || len(scopes) > 0 {
+			return true, true, err
+		}
+	}
+	return true, false, nil
+}
+
+func (p pinned) error(ctx context.Context, db *postgres.DB) error {
+	stands, err := db.Pinned(ctx, p.name)
+	return errors.Join(&postgres.PinError{Name: p.name, Pinned: stands, Configured: p.value}, err)
+}
+
+// checkPins makes sure that this database, this lake, these clocks and this way of asking for regions are the ones that filled it. Only
+// when all of it fits is anything fixed.
+func (a *app) checkPins(ctx context.Context, db *postgres.DB, parts []part, command string, rezone bool) error {
+	pins := a.pins(parts)
+	for _, p := range pins {
+		differs, binds, err := p.compare(ctx, db)
+		switch {
+		case err != nil:
+			return err
+		case !differs || !binds || p.zone && command == "replay": // a replay is what changes zones
+		case p.zone:
+			return fmt.Errorf("%w; nothing was touched: set it back, or run `sdr-sync replay --all` to publish everything again under the new setting", p.error(ctx, db))
+		default:
+			return fmt.Errorf("%w; nothing was touched: use another database, or set it back", p.error(ctx, db))
+		}
+	}
+	if err := a.checkRegions(ctx, db); err != nil {
+		return err
+	}
+	if err := a.checkLakes(ctx, db, parts, rezone); err != nil {
+		return err
+	}
+	for _, p := range pins {
+		if p.zone && command == "replay" {
+			continue
+		}
+		err := db.Pin(ctx, p.name, p.value)
+		var other *postgres.PinError
+		if errors.As(err, &other) {
+			err = db.Repin(ctx, p.name, p.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRegions makes sure that no site is asked for all regions at once and region by region.
+func (a *app) checkRegions(ctx context.Context, db *postgres.DB) error {
 	known, err := db.Scopes(ctx, streamSDR)
 	if err != nil {
 		return err
-	}
-	pins := map[string]string{"domain_id": a.cfg.ESM.DomainID, "parquet_partition": string(a.cfg.Parquet.Partition)}
-	for name, value := range pins {
-		if err := pin(ctx, db, name, value, len(known) == 0); err != nil {
-			return fmt.Errorf("%w; nothing was touched: use another database, or set it back", err)
-		}
-	}
-	if command != "replay" { // a replay is what changes them
-		for name, value := range a.zonePins() {
-			if err := pin(ctx, db, name, value, len(known) == 0); err != nil {
-				return fmt.Errorf("%w; nothing was touched: set it back, or run `sdr-sync replay --all` to publish everything again under the new setting", err)
-			}
-		}
 	}
 	for _, k := range known {
 		for _, c := range a.cfg.ESM.Scopes {
@@ -473,34 +555,26 @@ func (a *app) checkPins(ctx context.Context, db *postgres.DB, command string) er
 	return nil
 }
 
-// pin fixes name to value. While nothing is published it binds nobody: a first run may have been mistaken.
-func pin(ctx context.Context, db *postgres.DB, name, value string, empty bool) error {
-	err := db.Pin(ctx, name, value)
-	var other *postgres.PinError
-	if empty && errors.As(err, &other) {
-		return db.Repin(ctx, name, value)
-	}
-	return err
-}
-
+// zonePins are the time zones as the configuration has them.
 func (a *app) zonePins() map[string]string {
-	return map[string]string{"source_timezone": a.cfg.Sync.SourceTimezone.String(), "file_timezone": a.cfg.Sync.FileTimezone.String()}
+	zones := map[string]string{}
+	for _, p := range a.pins([]part{{stream: schemas.SDR()}}) {
+		if p.zone {
+			zones[p.name] = p.value
+		}
+	}
+	return zones
 }
 
 // checkAgreement fails if what the database pinned is not what the configuration says. Unlike checkPins it pins nothing.
 func (a *app) checkAgreement(ctx context.Context, db *postgres.DB) error {
-	wanted := a.zonePins()
-	wanted["parquet_partition"] = string(a.cfg.Parquet.Partition)
-	if a.cfg.ESM.DomainID != "" {
-		wanted["domain_id"] = a.cfg.ESM.DomainID
+	parts, err := a.partsOf(func(*schemas.Stream) bool { return true }, false)
+	if err != nil {
+		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		pinned, err := db.Pinned(ctx, name)
-		if err != nil {
-			return err
-		}
-		if pinned != "" && pinned != wanted[name] {
-			return &postgres.PinError{Name: name, Pinned: pinned, Configured: wanted[name]}
+	for _, p := range a.pins(parts) {
+		if differs, _, err := p.compare(ctx, db); err != nil || differs {
+			return errors.Join(err, p.error(ctx, db))
 		}
 	}
 	return nil

@@ -88,7 +88,7 @@ func (a *app) replay(ctx context.Context, p pull, parts []part, wanted func(pipe
 		return err
 	}
 	return a.withDatabase(ctx, func(ctx context.Context, db *postgres.DB) error {
-		return a.asRun(ctx, db, parts, p.command, now, func(ctx context.Context, r *runInfo) error {
+		return a.asRun(ctx, db, parts, p.command, all, now, func(ctx context.Context, r *runInfo) error {
 			changedZones, err := a.changedZones(ctx, db)
 			if err != nil {
 				return err
@@ -97,9 +97,6 @@ func (a *app) replay(ctx context.Context, p pull, parts []part, wanted func(pipe
 				if err := a.mayChangeZones(ctx, db, all); err != nil {
 					return err
 				}
-			}
-			if err := a.checkLakes(ctx, db, parts, all); err != nil {
-				return err
 			}
 			land, err := a.openLanding()
 			if err != nil {

@@ -18,13 +18,6 @@ import (
 // streamSDR is the stream of the metering records, which alone has sites, regions and query jobs.
 const streamSDR = "sdr"
 
-// dictionaries are the streams that give codes their names: one word for all of them on the command line.
-const dictionaries = "dictionaries"
-
-func isDictionary(s *schemas.Stream) bool {
-	return slices.Contains([]string{"service_types", "service_resources", "resource_types", "usage_types", "measure_units"}, s.Name)
-}
-
 // part is one stream's part of a run.
 type part struct {
 	stream *schemas.Stream
@@ -46,34 +39,42 @@ func held(parts []part) []pipeline.StreamScope {
 // parts returns what a run is about: the streams that are named, else the metering records, and if BSS is configured the
 // subscriptions and the dictionaries. They stand in the order in which they are pulled.
 func (a *app) parts(named []string) ([]part, error) {
+	if len(named) == 0 {
+		return a.partsOf(func(s *schemas.Stream) bool {
+			return s.Name == streamSDR || len(a.scopeTexts) == 0 && a.runsByDefault(s)
+		}, false)
+	}
 	wanted := map[string]bool{}
 	for _, name := range named {
-		switch {
-		case name == dictionaries:
-			for _, s := range schemas.All() {
-				wanted[s.Name] = wanted[s.Name] || isDictionary(s)
+		name = strings.TrimSpace(name)
+		found := false
+		for _, s := range schemas.All() {
+			if name != "" && (s.Name == name || s.Group == name) {
+				wanted[s.Name], found = true, true
 			}
-		case schemas.ByName(name) != nil:
-			wanted[name] = true
-		default:
+		}
+		if !found {
 			return nil, unknownStream("--stream", name)
 		}
 	}
-	if len(named) == 0 {
-		wanted[streamSDR] = true
-		if len(a.scopeTexts) == 0 && a.cfg.BSS.Endpoint != "" {
-			for _, s := range schemas.All() {
-				wanted[s.Name] = wanted[s.Name] || isDictionary(s) || s.Name == "subscriptions"
-			}
-		}
+	if len(a.scopeTexts) > 0 && !wanted[streamSDR] {
+		return nil, withCode(exitUsage, errors.New("--scope is about the metering records, and --stream names none of them: lists have no sites"))
 	}
-	return a.partsOf(func(s *schemas.Stream) bool { return wanted[s.Name] }, len(named) > 0)
+	return a.partsOf(func(s *schemas.Stream) bool { return wanted[s.Name] }, true)
+}
+
+// runsByDefault tells whether nightly and backfill pull the stream without its being named.
+func (a *app) runsByDefault(s *schemas.Stream) bool {
+	return s.Default && (s.List == nil || s.List.System != "bss" || a.cfg.BSS.Endpoint != "")
 }
 
 func unknownStream(where, name string) error {
-	names := []string{dictionaries}
+	var names []string
 	for _, s := range schemas.All() {
 		names = append(names, s.Name)
+		if s.Group != "" && !slices.Contains(names, s.Group) {
+			names = append(names, s.Group)
+		}
 	}
 	return withCode(exitUsage, fmt.Errorf("%s: there is no stream %q%s (sdr-sync streams lists them)", where, name, suggestion(name, names, ".")))
 }
@@ -131,7 +132,8 @@ func (a *app) dueParts(ctx context.Context, db *postgres.DB, parts []part, now t
 		}
 		// A nightly run that begins a little earlier than the night before still is the next night's.
 		early := min(c.Every/10, time.Hour)
-		return last[s.Name].Good.IsZero() || now.Sub(last[s.Name].Good) >= c.Every-early
+		age := now.Sub(last[s.Name].Good)
+		return last[s.Name].Good.IsZero() || age >= c.Every-early || age < 0 // the clock was set back
 	}
 	standing := func(s *schemas.Stream) bool {
 		return slices.ContainsFunc(parts, func(p part) bool { return p.stream.Name == s.Name })
@@ -239,6 +241,7 @@ func (a *app) describe(s *schemas.Stream, last postgres.LastSync) streamInfo {
 		if l.Paging.Style != "none" {
 			i.Paging = fmt.Sprintf("%s, %d", l.Paging.Start, l.Paging.Size)
 		}
+		i.Rate = "unlimited"
 		if l.Rate.PerMinute > 0 {
 			i.Rate = fmt.Sprintf("%d/min", l.Rate.PerMinute)
 		}
@@ -251,10 +254,7 @@ func (a *app) describe(s *schemas.Stream, last postgres.LastSync) streamInfo {
 
 // runs says when a stream is pulled without being named.
 func (a *app) runs(s *schemas.Stream) string {
-	switch {
-	case s.Name == streamSDR:
-		return "nightly, backfill"
-	case (isDictionary(s) || s.Name == "subscriptions") && a.cfg.BSS.Endpoint != "":
+	if a.runsByDefault(s) {
 		return "nightly, backfill"
 	}
 	if c, ok := a.cfg.Streams[s.Name]; ok {
@@ -267,14 +267,14 @@ func (a *app) printStreams(infos []streamInfo) error {
 	if a.output == "json" {
 		return a.printJSON(map[string]any{"streams": infos})
 	}
-	t := a.table("STREAM", "SHAPE", "TABLE", "CALL", "PAGING", "RATE", "RUNS", "LAST SYNC", "RECORDS", "DOCUMENT")
+	t := a.table("STREAM", "SHAPE", "TABLE", "CALL", "PAGING", "RATE", "RATE CLASS", "RUNS", "LAST SYNC", "RECORDS", "DOCUMENT")
 	for _, i := range infos {
 		last := "never"
 		if i.LastSync != nil {
 			last = i.LastSync.UTC().Format(time.DateTime) + " " + i.LastState
 		}
 		document, _, _ := strings.Cut(i.Document, " (")
-		t.row(i.Stream, i.Shape, i.Table, i.Method+" "+i.Path, i.Paging, i.Rate, i.Runs, last, i.Records, document)
+		t.row(i.Stream, i.Shape, i.Table, i.Method+" "+i.Path, i.Paging, i.Rate, i.RateClass, i.Runs, last, i.Records, document)
 	}
 	return t.flush()
 }

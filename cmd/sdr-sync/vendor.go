@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -69,7 +71,7 @@ func (v *vendor) open(a *app) (err error) {
 }
 
 // list returns the client of a stream that is read from a list. What it is asked by comes from db's tables.
-func (v *vendor) list(s *schemas.Stream, db *postgres.DB) (*list.Client, error) {
+func (v *vendor) list(s *schemas.Stream, db *postgres.DB, acceptShrink bool) (*list.Client, error) {
 	l := *s.List.Variant(v.cfg.BSS.API)
 	l.Each = slices.Clone(l.Each)
 	for i, e := range l.Each {
@@ -77,11 +79,9 @@ func (v *vendor) list(s *schemas.Stream, db *postgres.DB) (*list.Client, error) 
 			l.Each[i].Values = v.cfg.setting(e.Setting)
 		}
 	}
-	c := list.Config{
-		Zone: v.cfg.Sync.SourceTimezone,
-		Values: func(ctx context.Context, e schemas.Each) ([]string, error) {
-			return db.Distinct(ctx, e.From)
-		},
+	c := list.Config{Zone: v.cfg.Sync.SourceTimezone, Values: valuesOf(s, db)}
+	if db != nil && !acceptShrink {
+		c.Standing = func(ctx context.Context, asked map[string]string) (bool, error) { return db.HasRows(ctx, s, asked) }
 	}
 	switch l.System {
 	case "esm":
@@ -100,9 +100,54 @@ func (v *vendor) list(s *schemas.Stream, db *postgres.DB) (*list.Client, error) 
 	return client, nil
 }
 
+// valuesOf reads what the list is asked by from db's tables: once for all windows of a run. If there is nothing because what fills the
+// tables was never pulled, it is an error: the list would be published as empty.
+func valuesOf(s *schemas.Stream, db *postgres.DB) func(context.Context, schemas.Each) ([]string, error) {
+	var mu sync.Mutex
+	known := map[string][]string{}
+	return func(ctx context.Context, e schemas.Each) ([]string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if values, ok := known[e.Name]; ok {
+			return values, nil
+		}
+		values, err := db.Distinct(ctx, e.From)
+		if err == nil && len(values) == 0 {
+			err = checkFilled(ctx, db, s, e)
+		}
+		if err != nil {
+			return nil, err
+		}
+		known[e.Name] = values
+		return values, nil
+	}
+}
+
+// checkFilled fails unless one of the streams that the values come from was pulled.
+func checkFilled(ctx context.Context, db *postgres.DB, s *schemas.Stream, e schemas.Each) error {
+	var sources []string
+	for _, c := range e.From {
+		if c.Stream == s.Name {
+			continue
+		}
+		sources = append(sources, c.Stream)
+		scopes, err := db.Scopes(ctx, c.Stream)
+		if err != nil {
+			return err
+		}
+		for _, scope := range scopes {
+			if windows, err := db.Windows(ctx, c.Stream, scope); err != nil || len(windows) > 0 {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("%s is asked by %s, and %s was never pulled: pull that first (sdr-sync nightly --stream %s)",
+		s.Name, e.Name, strings.Join(sources, " or "), strings.Join(sources, ","))
+}
+
 // probe reads the first page of a list that is asked by nothing that our tables must know.
 func (v *vendor) probe(ctx context.Context, s *schemas.Stream) error {
-	client, err := v.list(s, nil)
+	client, err := v.list(s, nil, false)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -68,7 +69,7 @@ func TestCheckAndRepairLists(t *testing.T) {
 			[]pull{
 				{rows: pairs("id", "a=0 b=2 c=3 d=4"), created: testNow.Add(-5 * time.Hour)},
 				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-4 * time.Hour)},
-				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-3 * time.Hour)}, // d is gone
+				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-3 * time.Hour)},                          // d is gone
 				{rows: pairs("id", "a=1 b=2"), created: testNow.Add(-2 * time.Hour), quarantined: []string{"{}"}}, // c is absent
 			},
 			"list test_subscriptions",
@@ -245,30 +246,38 @@ func TestSnapshotLog(t *testing.T) {
 func TestLastSync(t *testing.T) {
 	t.Parallel()
 	d, lists := newLists(t, deviceYAML, noteYAML)
-	if last, err := d.LastSync(t.Context()); err != nil || len(last) != 0 {
-		t.Errorf("before the first pull: got %+v (%v)", last, err)
+	name := lists[0].Name
+	want := func(what string, want map[string]postgres.LastSync) {
+		t.Helper()
+		if got, err := d.LastSync(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v (%v), want %+v", what, got, err, want)
+		}
+	}
+	want("before the first pull", map[string]postgres.LastSync{})
+	d.pull(t, lists[0], pull{rows: pairs("user", "a=1 b=2")})
+	good := postgres.LastSync{At: testNow, State: "published", Records: 2}
+	want("a run under way", map[string]postgres.LastSync{name: good})
+	d.exec(t, "UPDATE sdr_sync.run SET exit_code = 3")
+	want("a run that failed elsewhere", map[string]postgres.LastSync{name: good})
+	d.exec(t, "UPDATE sdr_sync.run SET exit_code = 0")
+	good.Good = testNow
+	want("a good run", map[string]postgres.LastSync{name: good})
+
+	// A job that moved and was replaced leaves nothing to say; one that failed does, whatever came before.
+	moved := d.landedOf(t, name, pipeline.WholeWindow(), testNow)
+	moved.State = pipeline.StateMoved
+	if err := d.UpdateJob(t.Context(), moved); err != nil {
+		t.Fatal(err)
 	}
 	d.pull(t, lists[0], pull{rows: pairs("user", "a=1 b=2")})
-	later := testNow.Add(time.Hour)
-	d.exec(t, "UPDATE sdr_sync.job SET finished_at = finished_at - interval '1 hour'")
-	failed := d.landedOf(t, lists[0].Name, pipeline.WholeWindow(), later)
-	failed.State, failed.Records = pipeline.StateFailed, 7
+	good.State = "unchanged"
+	want("replaced", map[string]postgres.LastSync{name: good})
+	failed := d.landedOf(t, name, pipeline.WholeWindow(), testNow)
+	failed.State = pipeline.StateFailed
 	if err := d.UpdateJob(t.Context(), failed); err != nil {
 		t.Fatal(err)
 	}
-	d.landedOf(t, lists[1].Name, pipeline.WholeWindow(), later) // still under way
-	d.publish(t, march, someRecords(3))
-	last, err := d.LastSync(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]postgres.LastSync{
-		lists[0].Name: {At: testNow, State: "failed", Records: 7, Good: testNow.Add(-time.Hour)},
-		stream:        {At: testNow, State: "published", Records: 3, Good: testNow},
-	}
-	if len(last) != len(want) || last[lists[0].Name] != want[lists[0].Name] || last[stream] != want[stream] {
-		t.Errorf("got %+v, want %+v", last, want)
-	}
+	want("failed", map[string]postgres.LastSync{name: {At: testNow, State: "failed", Records: 2}})
 }
 
 func TestDistinct(t *testing.T) {

@@ -237,33 +237,57 @@ func tlsEnvironment(text string) (env []string) {
 	return env
 }
 
-// LastSync is the newest job or pull of a stream that came to an end.
+// LastSync is what a stream's newest run did with it.
 type LastSync struct {
-	At      time.Time // when it ended
-	State   string    // how; see pipeline.Job
-	Records int64
-	Good    time.Time // when one last was published or confirmed what stands; zero if none ever was
+	At      time.Time // when its last job ended
+	State   string    // how they did: published, unchanged, or how one ended that is neither; see pipeline.Job
+	Records int64     // that stand published
+	Good    time.Time // At, if all of them and the run itself came to a good end; else zero
 }
 
 // LastSync returns for each stream how it was last pulled. Streams that never were are not in it.
 func (db *DB) LastSync(ctx context.Context) (map[string]LastSync, error) {
 	rows, err := db.pool.Query(ctx, `
-		SELECT DISTINCT ON (stream) stream, finished_at, state, records,
-			coalesce(max(finished_at) FILTER (WHERE state IN ('published', 'unchanged')) OVER (PARTITION BY stream), '-infinity'::timestamptz)
-		FROM sdr_sync.job WHERE finished_at IS NOT NULL ORDER BY stream, finished_at DESC, job_row DESC`)
+		WITH newest AS (
+			SELECT stream, max(run_id) AS run_id FROM sdr_sync.job GROUP BY stream),
+		ended AS ( -- of each window the last job: those before it moved or failed, and were replaced
+			SELECT DISTINCT ON (j.stream, j.site, j.region, j.from_date) j.stream, j.run_id, j.state, j.finished_at
+			FROM sdr_sync.job j JOIN newest USING (stream, run_id) ORDER BY j.stream, j.site, j.region, j.from_date, j.job_row DESC)
+		SELECT e.stream, coalesce(max(e.finished_at), '-infinity'::timestamptz),
+			coalesce(min(e.state) FILTER (WHERE e.state NOT IN ('published', 'unchanged')), min(e.state)),
+			coalesce((SELECT sum(w.records) FROM sdr_sync.window w WHERE w.stream = e.stream AND w.retired_at IS NULL), 0)::bigint,
+			bool_and(e.state IN ('published', 'unchanged') AND coalesce(r.exit_code = 0, false))
+		FROM ended e JOIN sdr_sync.run r USING (run_id) GROUP BY e.stream`)
 	if err != nil {
 		return nil, wrap(err, "read the last pulls")
 	}
 	all := map[string]LastSync{}
 	var stream string
 	var last LastSync
-	var good optionalTime
-	_, err = pgx.ForEachRow(rows, []any{&stream, &last.At, &last.State, &last.Records, &good}, func() error {
-		last.At, last.Good = last.At.UTC(), good.Time
+	var at optionalTime
+	var good bool
+	_, err = pgx.ForEachRow(rows, []any{&stream, &at, &last.State, &last.Records, &good}, func() error {
+		last.At, last.Good = at.Time, time.Time{}
+		if good {
+			last.Good = last.At
+		}
 		all[stream] = last
 		return nil
 	})
 	return all, wrap(err, "read the last pulls")
+}
+
+// HasRows tells whether rows of a list stand that were asked for by these values.
+func (db *DB) HasRows(ctx context.Context, s *schemas.Stream, asked map[string]string) (found bool, err error) {
+	query, args := "SELECT EXISTS (SELECT FROM "+pgx.Identifier(strings.Split(s.Table, ".")).Sanitize()+" WHERE true", []any{}
+	for _, f := range s.Fields {
+		if value, ok := asked[f.Name]; ok && f.Asked {
+			args = append(args, value)
+			query += fmt.Sprintf(" AND %s::text = $%d", pgx.Identifier{f.Name}.Sanitize(), len(args))
+		}
+	}
+	err = db.pool.QueryRow(ctx, query+")", args...).Scan(&found)
+	return found, wrap(err, "look for rows of %s", s.Table)
 }
 
 // Distinct returns the different values of the columns as text, NULL and the empty text left out, in the order of their bytes. A

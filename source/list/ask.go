@@ -129,10 +129,6 @@ func (c *Client) call(j *job, one *combination, place int64) (source.Request, er
 	}
 	if span := c.list.Time; span != nil {
 		params[span.Begin], params[span.End] = j.begin.UnixMilli(), j.end.UnixMilli()
-		if span.Unit == "text" {
-			const layout = "2006-01-02 15:04:05"
-			params[span.Begin], params[span.End] = j.begin.In(c.config.Zone).Format(layout), j.end.In(c.config.Zone).Format(layout)
-		}
 	}
 	if paging := c.list.Paging; paging.Style != "none" {
 		params[paging.Start], params[paging.Limit] = place, paging.Size
