@@ -1,4 +1,4 @@
-# `make` lists the targets. Tools come through go.mod; the only thing installed on the machine is PostgreSQL, where there is none.
+# `make` lists the targets. Tools come through go.mod and tools/go.mod; the only thing installed on the machine is PostgreSQL, where there is none.
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -12,10 +12,10 @@ CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
 RACE := $(if $(CC_FOUND),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build lint bench fuzz stream clean
+.PHONY: help demo test race build lint security bench fuzz stream clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
 
 demo: build ## watch it work: stand-in vendor, private Postgres, three months, a night, and the proof
 	@if [ -z "$$SDR_SYNC_POSTGRES_URL$$SDR_SYNC_POSTGRES_URL_FILE" ]; then scripts/ensure-postgres; fi
@@ -40,6 +40,11 @@ lint: ## go vet, staticcheck, gofumpt, and who may import whom
 	@files=$$($(GO) tool gofumpt -l .) || exit 1; \
 	if [ -n "$$files" ]; then echo "run: go tool gofumpt -w" $$files; exit 1; fi
 	$(GO) tool depguard ./...
+	@$(MAKE) --no-print-directory security
+
+security: ## gosec, and govulncheck where its database can be reached
+	$(GO) tool -modfile=tools/go.mod gosec -quiet -conf .gosec.json ./...
+	@GO="$(GO)" scripts/check-vulnerabilities
 
 bench: build ## measure: the packages' benchmarks, then the whole program against the stand-in vendor (minutes)
 	@scripts/ensure-postgres

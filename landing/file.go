@@ -8,6 +8,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 )
 
@@ -71,6 +72,7 @@ func (f *File) begin(key pipeline.LandingKey) error {
 		return err
 	}
 	f.first, f.size = int64(len(header)), int64(len(header))
+	failpoint.Hit(failpoint.LandingBegun)
 	return nil
 }
 
@@ -167,7 +169,13 @@ func (f *File) append(number uint64, p pipeline.Page) error {
 		return err
 	}
 	f.frame = frame
+	if err := failpoint.Err(failpoint.LandingAppend); err != nil {
+		return err
+	}
 	err = writeAt(f.disk, frame, f.size)
+	if err == nil {
+		err = failpoint.Err(failpoint.LandingAppended)
+	}
 	if err == nil {
 		err = f.syncNowAndThen()
 	}
@@ -199,6 +207,7 @@ func (f *File) syncNowAndThen() error {
 		return err
 	}
 	f.synced = now
+	failpoint.Hit(failpoint.LandingSynced)
 	return nil
 }
 

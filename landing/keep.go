@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 )
 
@@ -40,6 +41,7 @@ func (d *Dir) keepJob(key pipeline.LandingKey, windowID int64, generation int) e
 	if err := d.moveJob(job, kept, key); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.SettleUnlinked)
 	if err := d.prune(folder, kept); err != nil {
 		return err
 	}
@@ -68,6 +70,7 @@ func (d *Dir) moveJob(job, kept string, key pipeline.LandingKey) error {
 	}
 	if d.keep > 0 {
 		err = d.link(handle, job, kept)
+		failpoint.Hit(failpoint.SettleLinked)
 	}
 	if err == nil {
 		err = removeIfThere(d.disk, job)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
@@ -227,8 +228,9 @@ func (s *startOver) Unwrap() error { return s.err }
 // forgotten or moves is replaced by a new one, twice.
 func (e *Engine) land(ctx context.Context, w Window) (*landedWindow, error) {
 	const jobs = 3
+	var twins contentOf
 	for attempt := 1; ; attempt++ {
-		l, err := e.landJob(ctx, w)
+		l, err := e.landJob(ctx, w, &twins)
 		var again *startOver
 		if err == nil || !errors.As(err, &again) {
 			return l, err
@@ -243,7 +245,22 @@ func (e *Engine) land(ctx context.Context, w Window) (*landedWindow, error) {
 	}
 }
 
-func (e *Engine) landJob(ctx context.Context, w Window) (_ *landedWindow, err error) {
+// contentOf is what a reading of a list gave.
+type contentOf struct{ records, quarantined record.Digest }
+
+// areVendors tells whether events with equal keys are the vendor's own: a second reading has given the very same, so nothing moved. Nothing
+// but the proof rests on the keys of events; rows of other lists are known by theirs.
+func (e *Engine) areVendors(s *survey, before *contentOf, err error) bool {
+	now := contentOf{s.records, s.quarantined}
+	same := errors.Is(err, ErrListMoved) && e.cfg.Stream.Shape == schemas.Events && *before == now
+	*before = now
+	if same {
+		e.cfg.Log.Warn("the vendor's keys are not unique; its rows are published as they are", zap.String("stream", e.cfg.Stream.Name), zap.Error(err))
+	}
+	return same
+}
+
+func (e *Engine) landJob(ctx context.Context, w Window, twins *contentOf) (_ *landedWindow, err error) {
 	job, adopted, err := e.adoptOrCreate(ctx, w)
 	if err != nil {
 		return nil, err
@@ -282,15 +299,17 @@ func (e *Engine) landJob(ctx context.Context, w Window) (_ *landedWindow, err er
 			return nil, e.endJob(ctx, l, err)
 		}
 	}
-	if err := l.survey.finish(); err != nil {
+	if err := l.survey.finish(); err != nil && !e.areVendors(l.survey, twins, err) {
 		return nil, e.endJob(ctx, l, err)
 	}
+	failpoint.Hit(failpoint.SurveyFinished)
 	l.job.Pages, l.job.Records, l.job.Quarantined, l.job.LandedBytes = l.survey.pages, l.survey.records.Count, l.survey.quarantined.Count, file.Size()
 	if l.job.State != StateLanded {
 		l.job.State, l.job.LandedAt = StateLanded, e.cfg.Now().UTC()
 		if err := e.ledger.UpdateJob(ctx, l.job); err != nil {
 			return nil, err
 		}
+		failpoint.Hit(failpoint.JobLandedSaved)
 	}
 	return l, nil
 }
@@ -360,16 +379,19 @@ func (e *Engine) adoptOrCreate(ctx context.Context, w Window) (_ Job, adopted bo
 		return *adopt, true, nil
 	}
 	created := e.cfg.Now().UTC().Truncate(time.Microsecond) // before the call: a job is never thought younger than it is
+	failpoint.Hit(failpoint.JobCreate)
 	id, err := e.source.CreateJob(ctx, request)
 	if err != nil {
 		return Job{}, false, err
 	}
+	failpoint.Hit(failpoint.JobCreated)
 	// The job exists from here on: it is saved even if the run is being stopped.
 	save, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	job, err := e.ledger.SaveJob(save, Job{
 		RunID: e.cfg.RunID, Stream: e.cfg.Stream.Name, Window: w, ID: id, Request: request, CreatedAt: created, State: StateOpen,
 	})
+	failpoint.Hit(failpoint.JobSaved)
 	return job, false, err
 }
 
@@ -418,10 +440,12 @@ func (e *Engine) poll(ctx context.Context, job *Job, adopted bool) error {
 		backoff.WithInitialInterval(e.cfg.PollInitial), backoff.WithMaxInterval(e.cfg.PollMax), backoff.WithMultiplier(1.5),
 		backoff.WithRandomizationFactor(0.2), backoff.WithMaxElapsedTime(0))
 	for {
+		failpoint.Hit(failpoint.PollAsk)
 		status, err := e.source.Job(ctx, job.ID)
 		if err != nil {
 			return fmt.Errorf("poll job %s: %w", job.ID, err)
 		}
+		failpoint.Hit(failpoint.PollAnswered)
 		e.observe(Event{Window: job.Window, Phase: PhaseJob, Progress: status.Progress})
 		if status.State == JobFailure {
 			return &jobEnd{StateFailed, fmt.Errorf("job %s failed at the vendor, which gives no reason", job.ID), true}
@@ -511,10 +535,12 @@ func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) 
 		return Guard(func() error {
 			for {
 				number++
+				failpoint.Hit(failpoint.PageAsk)
 				p, err := e.source.Page(ctx, l.job.ID, asked)
 				if err != nil {
 					return fmt.Errorf("read page %d: %w", number, err)
 				}
+				failpoint.Hit(failpoint.PageAnswered)
 				p.Asked = asked
 				markers.add(asked, number)
 				if seen, ok := markers.page(p.Next); ok {
@@ -628,8 +654,11 @@ func (e *Engine) publish(ctx context.Context, landed []*landedWindow, retire []W
 }
 
 func (e *Engine) settle(l *landedWindow, o Outcome) error {
+	failpoint.Hit(failpoint.SettleBegun)
 	if o.Unchanged {
-		return e.landing.Discard(l.job.LandingKey())
+		err := e.landing.Discard(l.job.LandingKey())
+		failpoint.Hit(failpoint.SettleDiscarded)
+		return err
 	}
 	return e.landing.Keep(l.job.LandingKey(), o.WindowID, o.Generation)
 }

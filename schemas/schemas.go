@@ -136,13 +136,13 @@ type Each struct {
 	Name    string   `yaml:"name"`
 	Values  []string `yaml:"values"`  // fixed ones, or
 	From    []Column `yaml:"from"`    // the distinct values of columns, or
-	Setting string   `yaml:"setting"` // those of a key of the configuration
+	Setting string   `yaml:"setting"` // those of a key of the configuration; with Values, these if the key is not set
 }
 
 // Column is a column of a table or view, of the rows where Where's columns have one of the values.
 type Column struct {
 	Stream string              `yaml:"stream"` // that fills the table
-	Table  string              `yaml:"table"` // billing.physical_device
+	Table  string              `yaml:"table"`  // billing.physical_device
 	Column string              `yaml:"column"`
 	Where  map[string][]string `yaml:"where"`
 }
@@ -376,14 +376,8 @@ func (l List) check() error {
 		}
 	}
 	for _, e := range l.Each {
-		given := 0
-		for _, has := range []bool{len(e.Values) > 0, len(e.From) > 0, e.Setting != ""} {
-			if has {
-				given++
-			}
-		}
-		if !word.MatchString(e.Name) || given != 1 {
-			return fmt.Errorf("list.each %q needs a name, and one of values, from and setting", e.Name)
+		if !word.MatchString(e.Name) || (len(e.From) > 0) == (len(e.Values) > 0 || e.Setting != "") {
+			return fmt.Errorf("list.each %q needs a name, and either from or values and a setting", e.Name)
 		}
 		for _, c := range e.From {
 			schema, table, _ := strings.Cut(c.Table, ".")

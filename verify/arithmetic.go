@@ -144,7 +144,7 @@ func (a *audit) judgeTwoSums(ctx context.Context, conn *pgx.Conn, s *streamAudit
 	_, err := pgx.ForEachRow(rows, []any{&id, &n}, func() error {
 		w, t := s.windows[id], s.tally.windows[id]
 		if w != nil && t != nil && a.complete(s, w) && a.sums[id].sketch == t.facts { // otherwise the sums themselves differ, which is said already
-			s.damaged[w.site] = true
+			s.distrust(w)
 			found = append(found, Difference{Where: w.where(), What: fmt.Sprintf("%d groups have more than one row in the daily sums", n), Repair: a.replayOf(w)})
 		}
 		return nil

@@ -74,7 +74,12 @@ func newReference(cfg Config, l *layout, w Window) *reference {
 
 // normalName is how keys are compared: A to Z lower-cased, without '_', '-' and spaces.
 func normalName(name string) string {
-	b := []byte(strings.NewReplacer("_", "", "-", "", " ", "").Replace(name))
+	var b []byte
+	for i := range len(name) {
+		if c := name[i]; c != '_' && c != '-' && c != ' ' {
+			b = append(b, c)
+		}
+	}
 	lowerASCII(b)
 	return string(b)
 }
@@ -524,7 +529,7 @@ func inZone(wall time.Time, extra int64, own string, zone *time.Location) (micro
 		offsets = []int{offset}
 	default:
 		// Every offset that the zone has around that day.
-		for hour := -48; hour <= 48; hour++ {
+		for hour := -48; hour <= 48; hour += 6 {
 			_, offset := wall.Add(time.Duration(hour) * time.Hour).In(zone).Zone()
 			if _, is := wall.Add(-time.Duration(offset) * time.Second).In(zone).Zone(); is == offset && !slices.Contains(offsets, offset) {
 				offsets = append(offsets, offset)

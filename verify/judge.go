@@ -22,7 +22,7 @@ func (a *audit) judge(ctx context.Context, conn *pgx.Conn, s *streamAudit) error
 			return fmt.Errorf("verify %s: %w", w.where(), err)
 		}
 		if len(f.all) > 0 {
-			s.damaged[w.site] = true
+			s.distrust(w)
 		}
 		found = append(found, f.all...)
 	}
@@ -40,6 +40,11 @@ func (a *audit) judge(ctx context.Context, conn *pgx.Conn, s *streamAudit) error
 	}
 	s.found = found
 	return nil
+}
+
+// distrust notes that a window differs from the ledger.
+func (s *streamAudit) distrust(w *window) {
+	s.damaged[w.site], s.suspect[w.id] = true, true
 }
 
 // findings are the differences at one place, which mostly one command repairs.
@@ -352,7 +357,11 @@ func (a *audit) judgePartitions(s *streamAudit) []Difference {
 		}
 	}
 	for key, t := range s.tally.partitions {
-		if known[key] || s.damaged[key.site] || t.content.count == 0 {
+		damaged := s.damaged[key.site]
+		for id := range t.windows {
+			damaged = damaged || s.suspect[id]
+		}
+		if known[key] || damaged || t.content.count == 0 {
 			continue
 		}
 		repair := "sdr-sync export --all"

@@ -99,14 +99,6 @@ type partition struct {
 
 func (p *partition) waits() bool { return p.dirty > p.exported }
 
-// end is the first date behind the partition.
-func (p *partition) end() day {
-	if p.unit == unitDay {
-		return p.from + 1
-	}
-	return p.from.nextMonth()
-}
-
 // ledger is what the audit needs of the tables in sdr_sync.
 type ledger struct {
 	windows    []*window // live ones, in the order of stream, site, region and from

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -329,6 +328,3 @@ func (a *audit) readQuarantine(ctx context.Context, w *worker) error {
 
 // everything tells whether all that there is is audited, and so what belongs to nothing.
 func (a *audit) everything() bool { return a.only == nil }
-
-// farDay is beyond every date.
-const farDay = day(math.MaxInt32)

@@ -54,7 +54,7 @@ type windowTally struct {
 func newTally(a *audit, s *streamAudit) *tally {
 	return &tally{
 		layout: s.layout, known: s.windows, source: calendar{zone: a.cfg.SourceZone}, seed: a.seed,
-		now: a.cfg.Now().UnixMicro() + secondsPerDay*microsPerSecond,
+		now:     a.cfg.Now().UnixMicro() + secondsPerDay*microsPerSecond,
 		windows: map[int64]*windowTally{}, partitions: map[partitionKey]*partitionTally{},
 	}
 }

@@ -150,6 +150,7 @@ type streamAudit struct {
 	files   []*fileAudit
 	found   []Difference
 	damaged map[string]bool // sites whose windows differ from the ledger
+	suspect map[int64]bool  // those windows
 }
 
 // whole tells whether everything of the stream is audited.
@@ -215,7 +216,7 @@ func (a *audit) choose() error {
 		}
 	}
 	for _, stream := range a.cfg.Streams {
-		s := &streamAudit{layout: newLayout(stream), windows: map[int64]*window{}, damaged: map[string]bool{}}
+		s := &streamAudit{layout: newLayout(stream), windows: map[int64]*window{}, damaged: map[string]bool{}, suspect: map[int64]bool{}}
 		if a.only != nil {
 			i := slices.IndexFunc(a.only, func(p Part) bool { return p.Stream == stream.Name })
 			if i < 0 {

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/landing"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
@@ -149,9 +150,31 @@ func (a *app) loadConfig(needs ...Need) error {
 		if err != nil {
 			return err
 		}
+		if err := armFailpoints(cfg, os.Getenv(failpoint.Env)); err != nil {
+			return err
+		}
 		a.cfg = cfg
 	}
 	return a.cfg.Validate(needs...)
+}
+
+// armFailpoints arms what the environment asks for, in a rehearsal only: no run against a real vendor shall ever stop on purpose.
+func armFailpoints(cfg *Config, text string) error {
+	if text == "" {
+		return nil
+	}
+	for _, endpoint := range []string{cfg.IAM.Endpoint, cfg.ESM.Endpoint, cfg.BSS.Endpoint, cfg.BMS.Endpoint} {
+		if endpoint != "" && !standIn(endpoint) || cfg.ESM.Endpoint == "" {
+			return withCode(exitUsage, fmt.Errorf("%s is for rehearsals: every endpoint must be a stand-in vendor on this machine (http, loopback), that of ESM named; nothing was touched", failpoint.Env))
+		}
+	}
+	return withCode(exitUsage, failpoint.Arm(text))
+}
+
+// standIn tells whether an endpoint can only be a stand-in: plain HTTP on this machine's loopback.
+func standIn(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	return err == nil && u.Scheme == "http" && endpointOK(endpoint)
 }
 
 // clock is the wall clock, or for a rehearsal noon of --today or $SDR_SYNC_TODAY.

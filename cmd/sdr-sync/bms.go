@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,9 @@ func (a *app) bmsCommand() *cobra.Command {
 		Short: "Show how a bare metal task stands",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.Trim(args[0], ".") == "" {
+				return withCode(exitUsage, fmt.Errorf("%q is the id of no task", args[0]))
+			}
 			if err := a.loadConfig(NeedVendor, NeedBMS); err != nil {
 				return err
 			}
@@ -74,7 +78,7 @@ func (a *app) printBMSJob(j bms.Job) error {
 		}
 	} else {
 		t := a.table("TASK", "TYPE", "STATUS", "BEGAN", "ENDED", "ERROR")
-		t.row(j.ID, j.Type, j.Status, instant(j.Begin), instant(j.End), j.FailReason)
+		t.row(j.ID, j.Type, j.Status, instant(j.Begin), instant(j.End), strings.TrimSpace(j.ErrorCode+" "+j.FailReason))
 		if err := t.flush(); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 )
 
@@ -52,13 +53,14 @@ type IAMConfig struct {
 
 // ESMConfig says which metering API is asked, and for which scopes.
 type ESMConfig struct {
-	Endpoint     string
-	DomainID     string
-	Scopes       []pipeline.Scope
-	APIGAppcode  pipeline.Secret
-	HCSOAppcode  pipeline.Secret
-	HCSODomainID string
-	ShareIDs     []string
+	Endpoint         string
+	DomainID         string
+	Scopes           []pipeline.Scope
+	APIGAppcode      pipeline.Secret
+	HCSOAppcode      pipeline.Secret
+	HCSODomainID     string
+	ShareIDs         []string
+	CapacityServices []string
 }
 
 // BSSConfig says which order API is asked. API is "v1" or "v2".
@@ -255,7 +257,7 @@ func (l *loader) addEnvironment(env map[string]string) {
 	for _, path := range settable(l.keys) {
 		paths[envName(path)] = path
 	}
-	known := append(sortedKeys(paths), configEnv, todayEnv)
+	known := append(sortedKeys(paths), configEnv, todayEnv) // a failpoint is nothing to be suggested
 
 	layer := map[string]any{}
 	for _, name := range sortedKeys(env) {
@@ -264,7 +266,7 @@ func (l *loader) addEnvironment(env map[string]string) {
 			path, ok = streamOfEnv(name)
 		}
 		switch {
-		case name == configEnv || name == todayEnv:
+		case name == configEnv || name == todayEnv || name == failpoint.Env:
 		case !ok:
 			l.problem("unknown environment variable %s%s", name, suggestion(name, known, "_"))
 		case env[name] != "":

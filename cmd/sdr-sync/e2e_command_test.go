@@ -18,25 +18,8 @@ func TestCommands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2)
 	w.settings["sync.parallel"] = "1" // so that windows get their ids in order
-	var golden strings.Builder
-	show := func(code exitCode, args ...string) finished {
-		t.Helper()
-		f := w.want(code, args...)
-		fmt.Fprintf(&golden, "$ sdr-sync %s\n%s", strings.Join(args, " "), w.timeless(f.out))
-		if said := w.timeless(withoutLog(f.err)); said != "" {
-			fmt.Fprintf(&golden, "--- standard error\n%s", said)
-		}
-		fmt.Fprintf(&golden, "--- exit %d\n\n", f.code)
-		return f
-	}
-	both := func(code exitCode, args ...string) {
-		t.Helper()
-		show(code, args...)
-		f := show(code, append(args, "--output", "json")...)
-		if !json.Valid([]byte(f.out)) {
-			t.Errorf("sdr-sync %s --output json: standard output is no JSON alone:\n%s", strings.Join(args, " "), f.out)
-		}
-	}
+	g := golden{w: w, t: t}
+	show, both := g.show, g.both
 	today := []string{"--today", someday}
 	plan := append([]string{"backfill", "--from", "2024-02", "--to", "2024-04", "--plan"}, today...)
 	both(exitOK, "version")
@@ -67,20 +50,55 @@ func TestCommands(t *testing.T) {
 	administer(t, w.admin, `UPDATE sdr_sync.window SET records = records + 1 WHERE window_id = 1`)
 	both(exitDifference, "verify")
 
-	path := filepath.Join("testdata", "commands.golden")
+	g.compare("commands.golden")
+}
+
+// golden collects what commands print, to be compared with a file.
+type golden struct {
+	w    *world
+	t    *testing.T
+	text strings.Builder
+}
+
+// show runs a command and takes down what it prints.
+func (g *golden) show(code exitCode, args ...string) finished {
+	g.t.Helper()
+	f := g.w.want(code, args...)
+	fmt.Fprintf(&g.text, "$ sdr-sync %s\n%s", strings.Join(args, " "), g.w.timeless(f.out))
+	if said := g.w.timeless(withoutLog(f.err)); said != "" {
+		fmt.Fprintf(&g.text, "--- standard error\n%s", said)
+	}
+	fmt.Fprintf(&g.text, "--- exit %d\n\n", f.code)
+	return f
+}
+
+// both shows a command as text and as JSON.
+func (g *golden) both(code exitCode, args ...string) {
+	g.t.Helper()
+	g.show(code, args...)
+	f := g.show(code, append(args, "--output", "json")...)
+	if !json.Valid([]byte(f.out)) {
+		g.t.Errorf("sdr-sync %s --output json: standard output is no JSON alone:\n%s", strings.Join(args, " "), f.out)
+	}
+}
+
+// compare compares all that was shown with a file of testdata; -update rewrites that.
+func (g *golden) compare(name string) {
+	g.t.Helper()
+	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
+			g.t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(golden.String()), 0o644); err != nil {
-			t.Fatal(err)
+		if err := os.WriteFile(path, []byte(g.text.String()), 0o644); err != nil {
+			g.t.Fatal(err)
 		}
 	}
-	got, want := strings.Split(golden.String(), "\n"), strings.Split(read(t, path), "\n")
+	got, want := strings.Split(g.text.String(), "\n"), strings.Split(read(g.t, path), "\n")
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
 			from, to := max(0, i-3), i+4
-			t.Fatalf("line %d (rewrite with -update):\ngot\n%s\nwant\n%s", i+1,
+			g.t.Fatalf("line %d (rewrite with -update):\ngot\n%s\nwant\n%s", i+1,
 				strings.Join(got[min(from, len(got)):min(to, len(got))], "\n"), strings.Join(want[min(from, len(want)):min(to, len(want))], "\n"))
 		}
 	}

@@ -84,7 +84,7 @@ func TestListsFaults(t *testing.T) {
 		},
 		{name: "400", stream: "subscriptions", fault: "resources:2:status=400", standing: later, code: exitIncomplete, says: []string{"status 400"}, jobs: "failed"},
 		{name: "403", stream: "subscriptions", fault: "resources:2:status=403", standing: later, code: exitCredentials, says: []string{"status 403"}, jobs: "failed"},
-		{name: "404 of a list that the site had", stream: "physical_devices", fault: "physical_devices:*:status=404", standing: later, code: exitUsage, says: []string{"physical_devices", "404"}, jobs: "failed"},
+		{name: "404 of a list that the site had", stream: "physical_devices", fault: "physical_devices:*:status=404", standing: later, code: exitIncomplete, says: []string{"physical_devices", "404"}, jobs: "failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -84,7 +84,7 @@ func (r *puller) excuse(one part, results []pipeline.Result, published bool) []p
 		missing := errors.Is(err, pipeline.ErrNotOffered) && !published
 		if missing && one.named {
 			if notOffered == nil {
-				notOffered = withCode(exitUsage, fmt.Errorf("%s: this site does not offer it, nothing of it was pulled: %w", one.stream.Name, innermost(err)))
+				notOffered = withCode(exitIncomplete, fmt.Errorf("%s: this site does not offer it, nothing of it was pulled: %w", one.stream.Name, innermost(err)))
 			}
 			results[i].Err = notOffered
 		}

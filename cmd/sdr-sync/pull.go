@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/landing"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
@@ -385,6 +386,7 @@ func (a *app) finishPull(ctx context.Context, db *postgres.DB, r *runInfo, p pul
 			changed = append(changed, stored{stream: one.stream, windows: windows, partitions: partitions})
 		}
 	}
+	failpoint.Hit(failpoint.VerifyBegun)
 	if len(changed) > 0 && !p.noVerify && ctx.Err() == nil {
 		verified, err := a.verifyStored(ctx, db, changed)
 		r.report.Verify = &verified
@@ -424,6 +426,7 @@ func (a *app) asRun(ctx context.Context, db *postgres.DB, parts []part, command 
 		if err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.RunBegun)
 		r := &runInfo{id: id, leases: leases, report: &report{Command: command, Run: id}}
 		started := time.Now()
 		err = do(ctx, r)
@@ -431,11 +434,13 @@ func (a *app) asRun(ctx context.Context, db *postgres.DB, parts []part, command 
 			err = errors.Join(cause, err) // "context canceled" alone says too little
 		}
 		r.report.finish(err, time.Since(started))
+		failpoint.Hit(failpoint.RunEnding)
 		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if finishErr := db.FinishRun(finish, id, int(codeOf(err)), firstLine(r.report.Message)); finishErr != nil {
 			a.log.Warn("end of the run not stored", zap.Error(finishErr))
 		}
+		failpoint.Hit(failpoint.RunEnded)
 		if printErr := a.printReport(r.report); printErr != nil {
 			return errors.Join(err, printErr)
 		}
@@ -582,6 +587,7 @@ func (a *app) checkAgreement(ctx context.Context, db *postgres.DB) error {
 
 // tidyLanding settles what a killed run left: files of published jobs become evidence, files of ended jobs go.
 func (a *app) tidyLanding(ctx context.Context, db *postgres.DB, land *landing.Dir, parts []part) error {
+	failpoint.Hit(failpoint.TidyBegun)
 	for _, one := range parts {
 		before := a.now().Add(-a.cfg.Sync.AdoptMaxAge)
 		if one.stream.IsList() { // a list is always read from its start

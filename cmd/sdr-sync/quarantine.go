@@ -29,9 +29,9 @@ func (a *app) quarantineCommand() *cobra.Command {
 				if a.output == "json" {
 					return a.printJSON(map[string]any{"total": total, "records": entries})
 				}
-				t := a.table("WINDOW_ID", "RAW_HASH", "ORDINAL", "PAGE", "POSITION", "REASON", "FIELD", "DETAIL")
+				t := a.table("STREAM", "WINDOW_ID", "RAW_HASH", "ORDINAL", "PAGE", "POSITION", "REASON", "FIELD", "DETAIL")
 				for _, e := range entries {
-					t.row(e.WindowID, e.RawHash, e.Ordinal, e.Page, e.Position, e.Reason, e.Field, e.Detail)
+					t.row(e.Stream, e.WindowID, e.RawHash, e.Ordinal, e.Page, e.Position, e.Reason, e.Field, e.Detail)
 				}
 				if err := t.flush(); err != nil {
 					return err

@@ -6,8 +6,10 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -170,7 +172,11 @@ func (t *table) row(cells ...any) {
 		case int, int64, float64:
 			t.num[i] = true
 		}
-		texts = append(texts, fmt.Sprint(c))
+		text := fmt.Sprint(c)
+		if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) { // it came from elsewhere, and the terminal would obey it
+			text = strconv.Quote(text)
+		}
+		texts = append(texts, text)
 	}
 	t.rows = append(t.rows, texts)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ const streamSDR = "sdr"
 type part struct {
 	stream *schemas.Stream
 	scopes []pipeline.Scope
-	named  bool // by --stream: what the site does not offer, or forbids, is an error then
+	named  bool // by --stream, itself and not its group: what the site does not offer, or forbids, is an error then
 }
 
 // held is what the run needs the leases of.
@@ -44,13 +45,14 @@ func (a *app) parts(named []string) ([]part, error) {
 			return s.Name == streamSDR || len(a.scopeTexts) == 0 && a.runsByDefault(s)
 		}, false)
 	}
-	wanted := map[string]bool{}
+	wanted, byName := map[string]bool{}, map[string]bool{}
 	for _, name := range named {
 		name = strings.TrimSpace(name)
 		found := false
 		for _, s := range schemas.All() {
 			if name != "" && (s.Name == name || s.Group == name) {
 				wanted[s.Name], found = true, true
+				byName[s.Name] = byName[s.Name] || s.Name == name
 			}
 		}
 		if !found {
@@ -60,7 +62,11 @@ func (a *app) parts(named []string) ([]part, error) {
 	if len(a.scopeTexts) > 0 && !wanted[streamSDR] {
 		return nil, withCode(exitUsage, errors.New("--scope is about the metering records, and --stream names none of them: lists have no sites"))
 	}
-	return a.partsOf(func(s *schemas.Stream) bool { return wanted[s.Name] }, true)
+	parts, err := a.partsOf(func(s *schemas.Stream) bool { return wanted[s.Name] }, false)
+	for i := range parts {
+		parts[i].named = byName[parts[i].stream.Name]
+	}
+	return parts, err
 }
 
 // runsByDefault tells whether nightly and backfill pull the stream without its being named.
@@ -133,7 +139,7 @@ func (a *app) dueParts(ctx context.Context, db *postgres.DB, parts []part, now t
 		// A nightly run that begins a little earlier than the night before still is the next night's.
 		early := min(c.Every/10, time.Hour)
 		age := now.Sub(last[s.Name].Good)
-		return last[s.Name].Good.IsZero() || age >= c.Every-early || age < 0 // the clock was set back
+		return last[s.Name].Good.IsZero() || age >= c.Every-early || age < -early // the clock was set back
 	}
 	standing := func(s *schemas.Stream) bool {
 		return slices.ContainsFunc(parts, func(p part) bool { return p.stream.Name == s.Name })
@@ -163,7 +169,7 @@ func (a *app) checkSettings(parts []part) error {
 			continue
 		}
 		for _, e := range p.stream.List.Each {
-			if e.Setting != "" && len(a.cfg.setting(e.Setting)) == 0 {
+			if e.Setting != "" && len(e.Values) == 0 && len(a.cfg.setting(e.Setting)) == 0 {
 				return withCode(exitUsage, fmt.Errorf("stream %s: %s is not set: say what to ask for", p.stream.Name, e.Setting))
 			}
 		}
@@ -263,6 +269,9 @@ func (a *app) runs(s *schemas.Stream) string {
 	return "--stream"
 }
 
+// issueOf is the part of a document's name that says which edition and issue it is.
+var issueOf = regexp.MustCompile(`[ ,;]*\((en|zh|\d{4}).*$`)
+
 func (a *app) printStreams(infos []streamInfo) error {
 	if a.output == "json" {
 		return a.printJSON(map[string]any{"streams": infos})
@@ -273,7 +282,12 @@ func (a *app) printStreams(infos []streamInfo) error {
 		if i.LastSync != nil {
 			last = i.LastSync.UTC().Format(time.DateTime) + " " + i.LastState
 		}
-		document, _, _ := strings.Cut(i.Document, " (")
+		document, _, titled := strings.Cut(i.Document, `" (`) // the title; editions and sections are in the JSON
+		if titled {
+			document += `"`
+		} else {
+			document, _, _ = strings.Cut(document, " (")
+		}
 		t.row(i.Stream, i.Shape, i.Table, i.Method+" "+i.Path, i.Paging, i.Rate, i.RateClass, i.Runs, last, i.Records, document)
 	}
 	return t.flush()

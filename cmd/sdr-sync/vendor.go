@@ -62,8 +62,7 @@ func (v *vendor) open(a *app) (err error) {
 		})
 		return err
 	}
-	identity.Project = "" // BSS is a global service: its tokens are for the account
-	tokens, err := iam.New(v.transport, identity)
+	tokens, err := v.tokens.ForAccount() // BSS is a global service
 	if err == nil {
 		v.bssAuth = source.TokenAuth(tokens)
 	}
@@ -75,8 +74,8 @@ func (v *vendor) list(s *schemas.Stream, db *postgres.DB, acceptShrink bool) (*l
 	l := *s.List.Variant(v.cfg.BSS.API)
 	l.Each = slices.Clone(l.Each)
 	for i, e := range l.Each {
-		if e.Setting != "" {
-			l.Each[i].Values = v.cfg.setting(e.Setting)
+		if set := v.cfg.setting(e.Setting); len(set) > 0 {
+			l.Each[i].Values = set
 		}
 	}
 	c := list.Config{Zone: v.cfg.Sync.SourceTimezone, Values: valuesOf(s, db)}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
@@ -67,6 +68,7 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	failpoint.Hit(failpoint.ExportLocked)
 
 	if states, id, err = l.settle(ctx, f, store, opt.All); err != nil {
 		return sum, err
@@ -74,12 +76,14 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	if sum.LakeID, err = l.pin(ctx, store, id); err != nil {
 		return sum, err
 	}
+	failpoint.Hit(failpoint.ExportPinned)
 	if err := f.clear(l.staging()); err != nil {
 		return sum, fmt.Errorf("clear staging folder %s: %w", l.stagingDir(), err)
 	}
 	if err := l.writeIdentity(f, sum.LakeID); err != nil {
 		return sum, err
 	}
+	failpoint.Hit(failpoint.ExportIdentity)
 	manifest, problem := l.readManifest(f, sum.LakeID)
 	if problem != nil && !errors.Is(problem, fs.ErrNotExist) {
 		l.log.Warn("the manifest can't be used, all partitions are exported", zap.Error(problem))
@@ -92,7 +96,9 @@ func (l *Lake) Export(ctx context.Context, store pipeline.PartitionStore, opt Ex
 	l.prune(manifest, states)
 	if len(states) > 0 || !errors.Is(problem, fs.ErrNotExist) { // a stream that was never pulled gets no manifest
 		// It tells the truth even if a partition failed: those before it are in place and marked.
+		failpoint.Hit(failpoint.ExportManifest)
 		err = errors.Join(err, l.writeManifest(f, manifest))
+		failpoint.Hit(failpoint.ExportManifested)
 	}
 	if err != nil {
 		return sum, errors.Join(err, f.clear(l.staging())) // a half file would fill a full disk
@@ -342,15 +348,21 @@ func (l *Lake) exportPartition(
 	if err := store.ReadPartition(ctx, s.Partition, read); err != nil {
 		return Exported{}, err
 	}
+	failpoint.Hit(failpoint.ExportSynced)
 	if err := l.readBack(f, staged, entry); err != nil {
 		return Exported{}, err
 	}
+	failpoint.Hit(failpoint.ExportReadBack)
 	written, err := l.publish(f, staged, entry)
 	if err != nil {
 		return Exported{}, err
 	}
+	failpoint.Hit(failpoint.ExportMark)
 	if err := store.MarkExported(ctx, s.Partition, entry.DirtySeq, entry.Facts()); err != nil {
 		return Exported{}, fmt.Errorf("mark exported: %w", err)
+	}
+	if err := failpoint.Err(failpoint.ExportMarked); err != nil {
+		return Exported{}, err
 	}
 	manifest.put(entry)
 	return Exported{Partition: s.Partition, File: entry.Facts(), Written: written}, nil
@@ -382,8 +394,12 @@ func (l *Lake) stage(
 	if err != nil {
 		return Entry{}, fmt.Errorf("stage file: %w", err)
 	}
+	failpoint.Hit(failpoint.ExportCreated)
 	out, err := fw.write(ctx, &stepWriter{files: f, file: file, name: staged}, rows)
 	if err != nil {
+		return Entry{}, errors.Join(err, file.Close())
+	}
+	if err := failpoint.Err(failpoint.ExportWritten); err != nil {
 		return Entry{}, errors.Join(err, file.Close())
 	}
 	if err := f.sync(file); err != nil {

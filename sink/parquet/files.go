@@ -12,6 +12,8 @@ import (
 	"path"
 	"syscall"
 	"time"
+
+	"github.com/sdr-sync/sdr-sync/failpoint"
 )
 
 const (
@@ -98,9 +100,13 @@ func (f *files) rename(from, to string) error {
 	if err := f.step("rename", to); err != nil {
 		return err
 	}
+	if err := failpoint.Err(failpoint.ExportRename); err != nil {
+		return err
+	}
 	if err := f.root.Rename(from, to); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.ExportRenamed)
 	return f.syncDir(path.Dir(to))
 }
 

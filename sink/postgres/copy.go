@@ -11,12 +11,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
 // copyIn streams items into the binary COPY statement and returns how many rows went in. Encoding overlaps with sending.
 func copyIn[T any](ctx context.Context, tx pgx.Tx, statement string, items iter.Seq2[T, error], appendTuple func([]byte, T) ([]byte, error)) (int64, error) {
+	failpoint.Hit(failpoint.CopyBegun)
 	pr, pw := io.Pipe()
 	produced := make(chan error, 1)
 	go func() {
@@ -32,6 +34,7 @@ func copyIn[T any](ctx context.Context, tx pgx.Tx, statement string, items iter.
 	if err != nil {
 		return 0, fmt.Errorf("copy: %w", err)
 	}
+	failpoint.Hit(failpoint.CopyEnded)
 	return tag.RowsAffected(), nil
 }
 
@@ -53,6 +56,7 @@ func writeTuples[T any](w io.Writer, items iter.Seq2[T, error], appendTuple func
 				return err
 			}
 			buf = buf[:0]
+			failpoint.Hit(failpoint.CopyMiddle)
 		}
 	}
 	_, err := w.Write(append(buf, copyTrailer...))
@@ -73,7 +77,7 @@ func (c rowCodec) rows(ctx context.Context, tx pgx.Tx, query string, args ...any
 		defer result.Close()
 		for result.Next() {
 			if arena, err = c.decode(result.RawValues(), arena, row); err != nil {
-				yield(nil, err)
+				yield(nil, fmt.Errorf("%w: %w", errUndecodable, err))
 				return
 			}
 			if !yield(row, nil) {
@@ -85,6 +89,9 @@ func (c rowCodec) rows(ctx context.Context, tx pgx.Tx, query string, args ...any
 		}
 	}
 }
+
+// errUndecodable says that a row holds what nothing writes there, such as NaN or an infinite time.
+var errUndecodable = errors.New("read records")
 
 func isConnectionLoss(err error) bool {
 	var netErr net.Error

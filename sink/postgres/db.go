@@ -20,6 +20,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 	"go.uber.org/zap"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/migrations"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -134,12 +135,14 @@ func (db *DB) Migrate(ctx context.Context, version int64) ([]string, error) {
 	if version < 0 && db.CheckSchema(ctx) == nil {
 		return nil, nil // a login that may not migrate may still ask
 	}
+	failpoint.Hit(failpoint.MigrateBegun)
 	sqlDB := stdlib.OpenDBFromPool(db.pool)
 	defer sqlDB.Close()
 	// Goose's own table needs the schema before the first migration. Two programs may get here at once.
 	if _, err := db.pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS sdr_sync"); err != nil && !isCode(err, "23505", "42P06") {
 		return nil, fmt.Errorf("create schema sdr_sync: %w", err)
 	}
+	failpoint.Hit(failpoint.MigrateSchema)
 	p, err := db.provider(sqlDB)
 	if err != nil {
 		return nil, err
@@ -155,6 +158,7 @@ func (db *DB) Migrate(ctx context.Context, version int64) ([]string, error) {
 	default:
 		results, err = p.UpTo(ctx, version)
 	}
+	failpoint.Hit(failpoint.Migrated)
 	var names []string
 	for _, r := range results {
 		names = append(names, r.Source.Path)

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 )
 
@@ -50,6 +51,7 @@ type Lease struct {
 func (db *DB) WithLeases(ctx context.Context, wanted []pipeline.StreamScope, do func(ctx context.Context, tokens map[pipeline.StreamScope]int64) error) error {
 	wanted = slices.SortedFunc(slices.Values(wanted), pipeline.StreamScope.Compare) // one order for all: no deadlock between runs
 	tokens := map[pipeline.StreamScope]int64{}
+	failpoint.Hit(failpoint.LeaseTake)
 	err := db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		for _, s := range wanted {
 			token, err := db.takeLease(ctx, tx, s.Stream, s.Scope)
@@ -64,6 +66,7 @@ func (db *DB) WithLeases(ctx context.Context, wanted []pipeline.StreamScope, do 
 		return err
 	}
 	defer db.releaseLeases(ctx, tokens)
+	failpoint.Hit(failpoint.LeaseTaken)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	beat := make(chan struct{})
@@ -126,6 +129,7 @@ func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, token
 		case <-ticker.C:
 		}
 		for s, token := range tokens {
+			failpoint.Hit(failpoint.LeaseRenew)
 			beat, cancel := context.WithTimeout(ctx, db.cfg.Lease/3)
 			tag, err := db.pool.Exec(beat, renewLease, s.Stream, s.Scope.Site, s.Scope.Region, token, db.cfg.Lease)
 			cancel()
@@ -135,6 +139,7 @@ func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, token
 				}
 				continue
 			}
+			failpoint.Hit(failpoint.LeaseRenewed)
 			if tag.RowsAffected() == 0 {
 				lost(fmt.Errorf("%s: %w", s, pipeline.ErrFenced))
 				return
@@ -163,10 +168,12 @@ func (db *DB) releaseLeases(ctx context.Context, tokens map[pipeline.StreamScope
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	for s, token := range tokens {
+		failpoint.Hit(failpoint.LeaseRelease)
 		if _, err := db.pool.Exec(ctx, "DELETE FROM sdr_sync.lease WHERE stream = $1 AND site = $2 AND region = $3 AND token = $4",
 			s.Stream, s.Scope.Site, s.Scope.Region, token); err != nil {
 			db.cfg.Log.Warn("lease not released; it ends by itself", zap.Stringer("scope", s), zap.Error(err))
 		}
+		failpoint.Hit(failpoint.LeaseReleased)
 	}
 }
 

@@ -41,6 +41,7 @@ type QuarantineFilter struct {
 
 // QuarantineEntry is one quarantined record.
 type QuarantineEntry struct {
+	Stream   string    `json:"stream"`
 	WindowID int64     `json:"window_id"`
 	RawHash  string    `json:"raw_hash"`
 	Ordinal  int       `json:"ordinal"`
@@ -54,11 +55,11 @@ type QuarantineEntry struct {
 	At       time.Time `json:"quarantined_at"`
 }
 
-const quarantineColumns = "window_id, raw_hash::text, ordinal, job_row, page, position, reason, field, detail, raw, quarantined_at"
+const quarantineColumns = "(SELECT stream FROM sdr_sync.window w WHERE w.window_id = quarantine.window_id), window_id, raw_hash::text, ordinal, job_row, page, position, reason, field, detail, raw, quarantined_at"
 
 func scanQuarantine(row pgx.CollectableRow) (e QuarantineEntry, err error) {
 	var raw []byte
-	err = row.Scan(&e.WindowID, &e.RawHash, &e.Ordinal, &e.JobRow, &e.Page, &e.Position, &e.Reason, &e.Field, &e.Detail, &raw, &e.At)
+	err = row.Scan(&e.Stream, &e.WindowID, &e.RawHash, &e.Ordinal, &e.JobRow, &e.Page, &e.Position, &e.Reason, &e.Field, &e.Detail, &raw, &e.At)
 	e.Raw = string(raw)
 	return e, err
 }

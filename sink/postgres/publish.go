@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
@@ -83,9 +84,11 @@ func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) erro
 		}
 	}
 	for _, month := range slices.Sorted(maps.Keys(months)) {
+		failpoint.Hit(failpoint.PartitionEnsure)
 		if _, err := db.pool.Exec(ctx, "SELECT sdr_sync.ensure_partition($1, $2)", t.stream.Table, monthArg(month)); err != nil {
 			return wrap(hinted(err), "create the partition of %s for %s", t.stream.Table, month.MonthString())
 		}
+		failpoint.Hit(failpoint.PartitionEnsured)
 	}
 	return nil
 }
@@ -140,11 +143,15 @@ func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes
 		return nil, err
 	}
 	err = db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := failpoint.Err(failpoint.PublishBegun); err != nil {
+			return err
+		}
 		touched := touchedDates{}
 		for _, old := range r.Retire {
 			if err := db.retire(ctx, tx, t, old, touched); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.PublishRetired)
 		}
 		for _, p := range r.Publish {
 			outcome, err := db.publishWindow(ctx, tx, t, r, p, touched)
@@ -157,8 +164,16 @@ func (db *DB) publishOnce(ctx context.Context, r pipeline.Replacement) (outcomes
 		if err := db.markDirty(ctx, tx, t, touched); err != nil {
 			return err
 		}
-		return db.fence(ctx, tx, r.Stream, r.Scope, r.LeaseToken)
+		failpoint.Hit(failpoint.PublishDirty)
+		if err := db.fence(ctx, tx, r.Stream, r.Scope, r.LeaseToken); err != nil {
+			return err
+		}
+		failpoint.Hit(failpoint.PublishFenced)
+		return failpoint.Err(failpoint.PublishBeforeCommit)
 	})
+	if err == nil {
+		failpoint.Hit(failpoint.PublishAfterCommit)
+	}
 	return outcomes, err
 }
 
@@ -178,6 +193,7 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 	if err != nil {
 		return pipeline.Outcome{}, err
 	}
+	failpoint.Hit(failpoint.PublishWindowLocked)
 	unchanged, damaged := false, false
 	if found {
 		if unchanged, damaged, err = db.compare(ctx, tx, t, r, p, old); err != nil {
@@ -202,6 +218,7 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 			return pipeline.Outcome{}, wrap(err, "store the window")
 		}
 		old.Window = w
+		failpoint.Hit(failpoint.PublishWindowStored)
 	}
 	outcome := pipeline.Outcome{WindowID: old.ID, Generation: old.Generation + 1, ToBefore: old.To}
 	if t.whole() {
@@ -213,6 +230,7 @@ func (db *DB) publishWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 		return outcome, err
 	}
 	if old.Quarantined != p.Quarantined || damaged {
+		failpoint.Hit(failpoint.PublishQuarantine)
 		if err := replaceQuarantine(ctx, tx, old.ID, p); err != nil {
 			return outcome, err
 		}
@@ -254,6 +272,7 @@ func (db *DB) noteUnchanged(ctx context.Context, tx pgx.Tx, t *table, p pipeline
 			return wrap(err, "note the check")
 		}
 	}
+	failpoint.Hit(failpoint.PublishUnchanged)
 	return db.endJob(ctx, tx, p, pipeline.StateUnchanged, jobResult{windowID: &old.ID})
 }
 
@@ -283,6 +302,7 @@ func (db *DB) noteGeneration(ctx context.Context, tx pgx.Tx, t *table, r pipelin
 	if err != nil {
 		return wrap(err, "store the generation")
 	}
+	failpoint.Hit(failpoint.PublishGeneration)
 	return db.endJob(ctx, tx, p, pipeline.StatePublished, result)
 }
 
@@ -338,6 +358,7 @@ func (db *DB) replaceWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 		return fmt.Errorf("%w: the table would hold %d records of the window and %d were landed; `sdr-sync verify` may say more", pipeline.ErrDefect, got, p.Records.Count)
 	}
 	if t.metered() && (outcome.Inserted+outcome.Deleted > 0 || damaged) {
+		failpoint.Hit(failpoint.PublishRollup)
 		if err := replaceRollup(ctx, tx, old.ID); err != nil {
 			return err
 		}
@@ -352,6 +373,7 @@ func (db *DB) replaceWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 			return err
 		}
 	}
+	failpoint.Hit(failpoint.PublishRestatement)
 	return logRestatement(ctx, tx, r, p, old, *outcome, amounts)
 }
 
@@ -408,6 +430,7 @@ func (t *table) loadIncoming(ctx context.Context, tx pgx.Tx, definition string, 
 	if _, err := t.load(ctx, tx, "pg_temp.incoming", windowID, p); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.MergeLoaded)
 	_, err := tx.Exec(ctx, "ANALYZE pg_temp.incoming") // without it the anti-joins behind it may be planned 5 times slower
 	return wrap(err, "analyse incoming records")
 }
@@ -440,6 +463,7 @@ func (t *table) merge(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline
 	if err != nil {
 		return 0, 0, wrap(err, "delete vanished records")
 	}
+	failpoint.Hit(failpoint.MergeDeleted)
 	inserted, err = touchedRows(ctx, tx, touched, `
 		WITH come AS (
 			INSERT INTO `+t.name+` (`+t.loaded.columns+`)
@@ -451,6 +475,7 @@ func (t *table) merge(ctx context.Context, tx pgx.Tx, windowID int64, p pipeline
 	if err != nil {
 		return 0, 0, wrap(err, "insert new records")
 	}
+	failpoint.Hit(failpoint.MergeInserted)
 	return inserted, deleted, dropIncoming(ctx, tx)
 }
 
@@ -512,13 +537,6 @@ func replaceQuarantine(ctx context.Context, tx pgx.Tx, windowID int64, p pipelin
 		return fmt.Errorf("fill the quarantine: %d records with %s went in, %s were landed: the landing file changed underneath; run again", n, seen, p.Quarantined)
 	}
 	return nil
-}
-
-// damaged tells whether the tables hold something else than the ledger says of the window, and a replay can mend it.
-func (db *DB) damaged(ctx context.Context, tx pgx.Tx, t *table, w pipeline.WindowState) (bool, error) {
-	found, _, err := db.checkWindow(ctx, tx, t, w)
-	mendable := func(d Difference) bool { return d.mendable }
-	return slices.ContainsFunc(found, mendable), wrap(err, "check what stands there")
 }
 
 // querier is a transaction or the pool.
@@ -660,6 +678,9 @@ func logRestatement(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pi
 func changeOf(before, after string) amountChange {
 	b, _ := new(big.Rat).SetString(cmp.Or(before, "0"))
 	a, _ := new(big.Rat).SetString(cmp.Or(after, "0"))
+	if a == nil || b == nil { // a damaged sum may be NaN
+		return amountChange{Before: before, After: after}
+	}
 	return amountChange{Before: before, After: after, Change: a.Sub(a, b).FloatString(12)}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
@@ -78,6 +79,7 @@ func (t *table) mergeSnapshot(ctx context.Context, tx pgx.Tx, p pipeline.Publica
 	if err != nil {
 		return 0, err
 	}
+	failpoint.Hit(failpoint.SnapshotDeleted)
 	err = change(ctx, tx, "replace changed rows", []*int64{&rows, &c.Changed, &outcome.Deleted, &outcome.Inserted},
 		update+" AND i.record_key <> s.record_key")
 	if err != nil {
@@ -94,6 +96,7 @@ func (t *table) mergeSnapshot(ctx context.Context, tx pgx.Tx, p pipeline.Publica
 	if err != nil {
 		return 0, err
 	}
+	failpoint.Hit(failpoint.SnapshotInserted)
 	return rows, t.prove(ctx, tx, "true", p)
 }
 
@@ -145,6 +148,7 @@ func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacem
 			return 0, err
 		}
 	}
+	failpoint.Hit(failpoint.HistoryClosed)
 	// The vendor has what is in the quarantine, so the row goes on; but what it says now is not known.
 	err = change(ctx, tx, "keep rows in the quarantine", []*int64{&rows}, `
 		UPDATE `+t.name+` s SET absent_since = $1 WHERE valid_to IS NULL AND NOT EXISTS (`+incoming+`) AND EXISTS (`+quarantined+`)`, taken)
@@ -156,6 +160,7 @@ func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacem
 	if err != nil {
 		return 0, err
 	}
+	failpoint.Hit(failpoint.HistoryMarked)
 	err = change(ctx, tx, "welcome rows that are back", []*int64{&rows}, `
 		UPDATE `+t.name+` s SET absent_since = NULL
 		WHERE valid_to IS NULL AND absent_since IS NOT NULL AND EXISTS (`+incoming+` AND i.record_key = s.record_key)`)
@@ -191,6 +196,7 @@ func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacem
 	if err != nil {
 		return 0, wrap(err, "open versions")
 	}
+	failpoint.Hit(failpoint.HistoryOpened)
 	rows, outcome.Inserted = rows+opened, outcome.Inserted+opened
 	if _, err := tx.Exec(ctx, "DROP TABLE pg_temp.quarantined"); err != nil {
 		return 0, wrap(err, "drop the table of quarantined keys")

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sdr-sync/sdr-sync/failpoint"
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/source"
 )
@@ -50,7 +51,26 @@ type Client struct {
 	mu      sync.Mutex
 	current grant
 	flight  *flight // the request under way, if any
-	refused error   // set once, for good: every further try brings the account nearer to being locked
+
+	refusal *refusal // of all clients of one user
+}
+
+// refusal is that the user's credentials were refused. It is for good: every further try brings the account nearer to being locked.
+type refusal struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (r *refusal) get() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+func (r *refusal) set(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
 }
 
 // grant is a token and its times by our own clock. The zero grant has ended.
@@ -84,7 +104,20 @@ func New(transport *source.Transport, config Config) (*Client, error) {
 		return nil, fmt.Errorf("write token request: %w", err)
 	}
 	base := strings.TrimSuffix(strings.TrimSuffix(endpoint.String(), "/auth/tokens"), "/v3")
-	return &Client{transport: transport, config: config, url: base + "/v3/auth/tokens", body: body}, nil
+	return &Client{transport: transport, config: config, url: base + "/v3/auth/tokens", body: body, refusal: &refusal{}}, nil
+}
+
+// ForAccount returns a client whose tokens are for the user's whole account rather than for a project, as global services want them. What
+// IAM refuses the one, the other asks no more.
+func (c *Client) ForAccount() (*Client, error) {
+	config := c.config
+	config.Project = ""
+	account, err := New(c.transport, config)
+	if err != nil {
+		return nil, err
+	}
+	account.refusal = c.refusal
+	return account, nil
 }
 
 // Token returns a token that is good for now. One caller asks for it while the others wait, or take the old one while it holds.
@@ -93,9 +126,9 @@ func (c *Client) Token(ctx context.Context) (pipeline.Secret, error) {
 	for {
 		c.mu.Lock()
 		now, current, shared := c.config.Now(), c.current, c.flight
-		if c.refused != nil {
+		if refused := c.refusal.get(); refused != nil {
 			c.mu.Unlock()
-			return "", c.refused
+			return "", refused
 		}
 		if now.Before(current.renew) || (shared != nil && now.Before(current.ends)) {
 			c.mu.Unlock()
@@ -134,7 +167,7 @@ func (c *Client) lead(ctx context.Context, f *flight) (pipeline.Secret, error) {
 		return next.token, nil
 	}
 	if errors.Is(err, pipeline.ErrCredentials) {
-		c.refused = err
+		c.refusal.set(err)
 	} else if now := c.config.Now(); now.Before(c.current.ends) {
 		c.current.renew = now.Add(renewAgain)
 		return c.current.token, nil
@@ -156,6 +189,7 @@ func (c *Client) Invalidate(token pipeline.Secret) {
 func (c *Client) ask(ctx context.Context) (grant, error) {
 	// Before the request, so that time on the way counts as the token's.
 	asked := c.config.Now()
+	failpoint.Hit(failpoint.TokenAsk)
 	answer, err := c.transport.Do(ctx, source.Request{
 		API:    "get IAM token",
 		Method: http.MethodPost,
@@ -177,6 +211,7 @@ func (c *Client) ask(ctx context.Context) (grant, error) {
 		return grant{}, c.wrap(err)
 	}
 	defer answer.Release()
+	failpoint.Hit(failpoint.TokenGot)
 	token := answer.Header.Get("X-Subject-Token")
 	if strings.TrimSpace(token) == "" {
 		return grant{}, c.wrap(errors.New("POST /v3/auth/tokens: answer has no X-Subject-Token"))

@@ -399,3 +399,35 @@ func TestCallersOutliveTheOneWhoAsks(t *testing.T) {
 	close(release)
 	callers.Wait()
 }
+
+// TestRefusalIsForBoth: what IAM refused the client of a project, the client of the account does not ask again: the account would lock.
+func TestRefusalIsForBoth(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	transport, err := source.New(source.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.Close()
+	project, err := iam.New(transport, iam.Config{Endpoint: server.URL, User: "u", Password: "p", Domain: "d", Project: "cn-north-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := project.ForAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*iam.Client{project, account, project} {
+		if _, err := c.Token(t.Context()); !errors.Is(err, pipeline.ErrCredentials) {
+			t.Errorf("Token = %v, want ErrCredentials", err)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("IAM was asked %d times, want once", n)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -225,7 +226,7 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 	}
 	got, answer, err := c.ask(ctx, j, one, place, before.rows)
 	if err != nil {
-		if !c.isAbsent(err) {
+		if !c.isAbsent(j, one, err) {
 			return pipeline.Page{}, err
 		}
 		if before.rows > 0 {
@@ -241,7 +242,7 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 	}
 	page := pipeline.Page{Body: answer.Body, Data: got.data, Release: answer.Release}
 	j.mu.Lock()
-	one.absent = nil
+	one.absent, one.seen = nil, true
 	next, more, err := one.take(c.list.Paging, place, got)
 	j.mu.Unlock()
 	switch {
@@ -293,7 +294,7 @@ func (c *Client) asksByIDs() bool {
 }
 
 // isAbsent tells whether a combination's error means that it has no records.
-func (c *Client) isAbsent(err error) bool {
+func (c *Client) isAbsent(j *job, one *combination, err error) bool {
 	if c.list.Absent != "skip" || len(c.list.Each) == 0 {
 		return false
 	}
@@ -303,11 +304,28 @@ func (c *Client) isAbsent(err error) bool {
 		return true
 	case !errors.As(err, &status):
 		return false
-	case status.Code == "APIG.0101" && !slices.ContainsFunc(c.list.Each, func(e schemas.Each) bool { return len(e.From) == 0 }):
+	case status.Code == "APIG.0101" && !j.answered() && !one.namesPath() && !slices.ContainsFunc(c.list.Each, func(e schemas.Each) bool { return len(e.From) == 0 }):
 		return false // the gateway knows no such API, whatever the id: asking for the others would change nothing
 	}
 	// Fixed values stand in the documents: whoever refuses them refuses how they are asked for.
 	return status.Status == http.StatusNotFound || status.Status == http.StatusBadRequest && c.asksByIDs()
+}
+
+// answered tells whether a combination was answered with a page: then there is such an API.
+func (j *job) answered() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(j.combinations, func(one *combination) bool { return one.seen })
+}
+
+// namesPath tells whether a value has a slash. Some gateways take it for a plain one although it is escaped, and know no API of such a path.
+func (c *combination) namesPath() bool {
+	for _, value := range c.values {
+		if strings.ContainsAny(value, `/\`) {
+			return true
+		}
+	}
+	return false
 }
 
 // finish ends the reading. last is the error of the last combination if that was absent. If every one of them was, it is the API that is

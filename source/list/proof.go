@@ -21,6 +21,7 @@ type combination struct {
 	hasTotal bool
 	ownTotal bool  // total turned out to count each page's own rows: it tells nothing of the list
 	absent   error // the vendor does not know the values
+	seen     bool  // a page of it came
 }
 
 // front is what stands in front of a page.
