@@ -24,11 +24,12 @@ func main() {
 	records := flag.Int("records", 1_000_000, "records of a first load")
 	large := flag.Int("large", 5_000_000, "records of the load that shows whether memory stays flat; 0 leaves it out")
 	pages := flag.Int("pages", 150, "pages of the drain at 30 ms each")
+	lists := flag.Int("subscriptions", 10_000, "resources of the list of subscriptions")
 	binary := flag.String("binary", "bin/sdr-sync", "the program")
 	flag.Parse()
 	path, err := filepath.Abs(*binary)
 	if err == nil {
-		err = bench(path, *records, *large, *pages)
+		err = bench(path, *records, *large, *pages, *lists)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -36,7 +37,7 @@ func main() {
 	}
 }
 
-func bench(binary string, records, large, pages int) error {
+func bench(binary string, records, large, pages, lists int) error {
 	if err := firstLoad(binary, records); err != nil {
 		return fmt.Errorf("first load: %w", err)
 	}
@@ -44,6 +45,9 @@ func bench(binary string, records, large, pages int) error {
 		if err := firstLoad(binary, large); err != nil {
 			return fmt.Errorf("large load: %w", err)
 		}
+	}
+	if err := subscriptions(binary, lists); err != nil {
+		return fmt.Errorf("subscriptions: %w", err)
 	}
 	return drain(binary, pages)
 }
@@ -55,7 +59,7 @@ func firstLoad(binary string, records int) error {
 		return err
 	}
 	defer s.stop()
-	load, err := s.run("backfill", "--from", "2024-01", "--to", "2024-03", "--today", "2024-04-01", "--no-verify")
+	load, err := s.run("backfill", "--stream", "sdr", "--from", "2024-01", "--to", "2024-03", "--today", "2024-04-01", "--no-verify")
 	if err != nil {
 		return err
 	}
@@ -63,7 +67,7 @@ func firstLoad(binary string, records int) error {
 	if err != nil {
 		return err
 	}
-	again, err := s.run("backfill", "--from", "2024-01", "--to", "2024-03", "--today", "2024-04-01", "--refresh")
+	again, err := s.run("backfill", "--stream", "sdr", "--from", "2024-01", "--to", "2024-03", "--today", "2024-04-01", "--refresh")
 	if err != nil {
 		return err
 	}
@@ -77,6 +81,26 @@ func firstLoad(binary string, records int) error {
 	return nil
 }
 
+// subscriptions pulls a list of so many resources, and once more when nothing has changed.
+func subscriptions(binary string, n int) error {
+	s, err := start(binary, "--resources", "1", "--subscriptions", fmt.Sprint(n))
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	first, err := s.run("nightly", "--stream", "subscriptions")
+	if err != nil {
+		return err
+	}
+	again, err := s.run("nightly", "--stream", "subscriptions")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d subscriptions: %.1f s with export and verify, %d MiB; the same again, nothing changed: %.1f s\n",
+		first.records(), first.seconds(), first.rss>>20, again.seconds())
+	return nil
+}
+
 // drain compares sdr-sync with a client that follows the markers and does nothing else, at 30 ms a page, three times in turn.
 func drain(binary string, pages int) error {
 	s, err := start(binary, "--records", fmt.Sprint(200*pages), "--days", "1", "--today", "2024-04-01", "--latency", "30ms", "--polls", "1")
@@ -85,7 +109,7 @@ func drain(binary string, pages int) error {
 	}
 	defer s.stop()
 	for range 3 {
-		ours, err := s.run("backfill", "--from", "2024-03-05", "--to", "2024-03-05", "--today", "2024-04-01", "--refresh", "--no-verify", "--verbose")
+		ours, err := s.run("backfill", "--stream", "sdr", "--from", "2024-03-05", "--to", "2024-03-05", "--today", "2024-04-01", "--refresh", "--no-verify", "--verbose")
 		if err != nil {
 			return err
 		}
