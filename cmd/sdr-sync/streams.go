@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -268,9 +267,6 @@ func (a *app) runs(s *schemas.Stream) string {
 	}
 	return "--stream"
 }
-
-// issueOf is the part of a document's name that says which edition and issue it is.
-var issueOf = regexp.MustCompile(`[ ,;]*\((en|zh|\d{4}).*$`)
 
 func (a *app) printStreams(infos []streamInfo) error {
 	if a.output == "json" {
