@@ -528,8 +528,11 @@ func (e *Engine) drain(ctx context.Context, l *landedWindow, markers markerSet) 
 	}
 	pages := make(chan Page, 2)
 	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	var asker errgroup.Group
+	defer func() { // waited for below; here once more for a panic in between
+		stop(nil)
+		_ = asker.Wait()
+	}()
 	asker.Go(func() error {
 		defer close(pages)
 		return Guard(func() error {

@@ -72,7 +72,13 @@ func (db *DB) WithLeases(ctx context.Context, wanted []pipeline.StreamScope, do 
 	beat := make(chan struct{})
 	go func() {
 		defer close(beat)
-		db.heartbeat(ctx, cancel, tokens)
+		err := pipeline.Guard(func() error { // a panic here would end the process with the exit code of wrong usage
+			db.heartbeat(ctx, cancel, tokens)
+			return nil
+		})
+		if err != nil {
+			cancel(err)
+		}
 	}()
 	err = do(ctx, tokens)
 	cancel(nil)
@@ -98,7 +104,7 @@ func (db *DB) takeLease(ctx context.Context, tx pgx.Tx, stream string, s pipelin
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, wrap(err, "read the lease of %s", s)
 	}
-	if err == nil && !expired && !holderDead(held.Holder) {
+	if err == nil && !expired && !HolderDead(held.Holder) {
 		held.Stream, held.Scope = stream, s
 		return 0, &held
 	}
@@ -186,7 +192,7 @@ func (db *DB) Leases(ctx context.Context) ([]Lease, error) {
 	}
 	leases, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Lease, err error) {
 		err = row.Scan(&l.Stream, &l.Scope.Site, &l.Scope.Region, &l.Token, &l.Holder, &l.Acquired, &l.Expires, &l.Live)
-		l.Live = l.Live && !holderDead(l.Holder)
+		l.Live = l.Live && !HolderDead(l.Holder)
 		l.Holder = describeHolder(l.Holder)
 		return l, err
 	})
@@ -206,9 +212,9 @@ func holderIdentity() string {
 	return strings.Join([]string{host, bootID(), pidNamespace(), strconv.Itoa(os.Getpid()), startTick(os.Getpid())}, "|")
 }
 
-// holderDead tells whether the holder is surely gone: it ran here, in this boot and namespace, and its pid is free or someone else's.
+// HolderDead tells whether the holder is surely gone: it ran here, in this boot and namespace, and its pid is free or someone else's.
 // In doubt it says no, and the lease has to expire.
-func holderDead(holder string) bool {
+func HolderDead(holder string) bool {
 	parts := strings.Split(holder, "|")
 	host, _ := os.Hostname()
 	if len(parts) != 5 || parts[0] != host || parts[1] != bootID() || parts[2] != pidNamespace() {

@@ -157,7 +157,11 @@ const renewAgain = time.Minute
 
 // lead asks for a token on behalf of all who wait for f.
 func (c *Client) lead(ctx context.Context, f *flight) (pipeline.Secret, error) {
-	next, err := c.ask(ctx)
+	var next grant
+	err := pipeline.Guard(func() (err error) { // a panic must not leave the others waiting
+		next, err = c.ask(ctx)
+		return err
+	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(f.done)
