@@ -10,3 +10,6 @@ func (t *Transport) SetDial(dial func(ctx context.Context, network, address stri
 	t.http.DialContext = dial
 	t.http.Proxy = nil
 }
+
+// RetryAfter is retryAfter, for the fuzzer.
+var RetryAfter = retryAfter

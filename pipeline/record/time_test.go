@@ -15,6 +15,9 @@ import (
 // rfc3339 is the grammar, which is stricter than the standard library's parser: that lets 2:00, a comma and +24:60 pass.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
+// belowMicros is a fraction that can't be kept whole. The standard library drops what is below nanoseconds without a word.
+var belowMicros = regexp.MustCompile(`\.\d{6}\d*[1-9]`)
+
 // FuzzTime compares the times of records with the standard library's parser.
 func FuzzTime(f *testing.F) {
 	for _, seed := range []string{
@@ -51,7 +54,7 @@ func FuzzTime(f *testing.F) {
 			if layout != time.RFC3339 && at.Format(layout) != text {
 				continue // spelled loosely, or put forward over a gap
 			}
-			want, known = at, at.Nanosecond()%1000 == 0 && at.UTC().Year() >= 1 && at.UTC().Year() <= 9999 && at.Year() >= 1
+			want, known = at, !belowMicros.MatchString(text) && at.UTC().Year() >= 1 && at.UTC().Year() <= 9999 && at.Year() >= 1
 		}
 		switch {
 		case reject != nil && reject.Reason != "bad_time":

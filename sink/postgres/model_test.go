@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -34,7 +35,11 @@ func TestLedgerModel(t *testing.T) {
 		t.Run(string(unit), func(t *testing.T) {
 			t.Parallel()
 			f := newModelFixture(t, unit)
+			enough, limited := time.Now().Add(modelTime), flag.Lookup("rapid.checks").Value.String() == "100"
 			rapid.Check(t, func(t *rapid.T) {
+				if limited && !f.failed && time.Now().After(enough) {
+					return
+				}
 				m := f.newModel(t)
 				t.Repeat(map[string]func(*rapid.T){
 					"":              m.check,
@@ -49,9 +54,13 @@ func TestLedgerModel(t *testing.T) {
 					"replay":        m.replay,
 				})
 			})
+			t.Logf("%d histories", f.histories)
 		})
 	}
 }
+
+// modelTime is the longest that a busy machine lives through histories of one unit, unless -rapid.checks asks for a number of them.
+const modelTime = time.Minute
 
 // modelFixture is what the histories of one unit have in common.
 type modelFixture struct {
@@ -63,6 +72,7 @@ type modelFixture struct {
 	proxy     *proxy
 	folder    string
 	histories int
+	failed    bool      // rapid looks for the shortest history that fails
 	now       time.Time // of the history under way; its steps come one after the other
 }
 
@@ -90,8 +100,7 @@ type model struct {
 	folder   string // of landing files
 	problems []string
 	stands   modelState // as of the last check
-	facts    int
-	second   func() // what a second writer does
+	second   func()     // what a second writer does
 }
 
 // newModel empties tables and folder and begins in the first days of a month.
@@ -561,6 +570,7 @@ func (m *model) check(t *rapid.T) {
 		t.Error(p)
 	}
 	if len(m.problems) > 0 {
+		m.fixture.failed = true
 		t.FailNow()
 	}
 }
