@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -134,7 +136,9 @@ func (a *app) psql(ctx context.Context, role string, args []string) error {
 		}
 		c := exec.Command(path, args...) // not ended by ctx: Ctrl-C belongs to psql
 		c.Stdin, c.Stdout, c.Stderr = a.stdin, a.stdout, a.stderr
-		c.Env = append(os.Environ(), env...) // the password goes through the environment, never through argv
+		// The vendor's secrets are nothing to psql and to the shells that it opens.
+		c.Env = slices.DeleteFunc(os.Environ(), func(assignment string) bool { return strings.HasPrefix(assignment, envPrefix) })
+		c.Env = append(c.Env, env...) // the password goes through the environment, never through argv
 		c.Env = append(c.Env, "PGOPTIONS=-c role=sdr_sync_"+role)
 		if a.cfg.Postgres.URL == "" {
 			c.Env = append(c.Env, "PGUSER="+privateSuperuser) // of our own server: peer lets us be anyone
