@@ -32,6 +32,8 @@ type reference struct {
 	flatten  map[string]bool
 	calendar calendar
 	row      *row
+
+	seen []member // of the record at hand, up to the first that it is rejected for
 }
 
 func newReference(cfg Config, l *layout, w Window) *reference {
@@ -112,9 +114,40 @@ type member struct {
 	raw   []byte
 }
 
-// decode normalises one record. It returns d.row, good until the next call, or a *rejected. A row whose date is outside of the window belongs to
-// another one.
+// decode normalises one record. It returns d.row, good until the next call, or a *rejected. A record whose date is outside of the window, in the
+// overlap that events are asked for with, belongs to another window, be it a row or rejected there.
 func (d *reference) decode(element []byte, asked url.Values) (r *row, outside bool, err error) {
+	d.seen = nil
+	r, outside, err = d.normalize(element, asked)
+	var bad *rejected
+	if errors.As(err, &bad) && d.from != d.to && !d.layout.stream.Whole() && d.inOverlap() {
+		return d.row, true, nil
+	}
+	return r, outside, err
+}
+
+// inOverlap tells whether the time of a rejected record can be read, and is one that another window was asked for.
+func (d *reference) inOverlap() bool {
+	chosen, _ := d.choose(d.seen)
+	m, found := chosen[d.layout.when]
+	if !found {
+		return false
+	}
+	v, err := d.value(d.layout.when, m.raw)
+	if err != nil || v == nil {
+		return false
+	}
+	date := d.calendar.dayOf(intOf(v))
+	return (date < d.from || date >= d.to) && d.wasAskedFor(intOf(v))
+}
+
+// wasAskedFor tells whether an event's time is in the window or in the overlap around it: a second, and a second for rounded times.
+func (d *reference) wasAskedFor(micros int64) bool {
+	const slack = 2 * microsPerSecond
+	return micros >= d.from.in(d.zone).UnixMicro()-slack && micros <= d.to.in(d.zone).UnixMicro()+slack
+}
+
+func (d *reference) normalize(element []byte, asked url.Values) (r *row, outside bool, err error) {
 	values := make([][]byte, len(d.layout.fields)) // canonical bytes; nil is NULL
 	if d.layout.stream.Whole() {
 		body := d.layout.stream.Index("body")
@@ -152,8 +185,7 @@ func (d *reference) judgeTime() (r *row, outside bool, err error) {
 	}
 	date := d.calendar.dayOf(at)
 	outside = date < d.from || date >= d.to
-	const slack = 2 * microsPerSecond // a second of overlap, and a second for rounded times
-	if outside && (at < d.from.in(d.zone).UnixMicro()-slack || at > d.to.in(d.zone).UnixMicro()+slack) {
+	if outside && !d.wasAskedFor(at) {
 		return nil, false, reject(name + "_out_of_window")
 	}
 	return d.row, outside, nil
@@ -183,15 +215,28 @@ func (d *reference) fill(values [][]byte) {
 // members finds each field's value among the keys of a record, and puts what is left into the extra field.
 func (d *reference) members(element []byte, values [][]byte, asked url.Values) error {
 	all, err := d.list(element, "")
+	d.seen = all
 	if err != nil {
 		return err
 	}
 	all, err = d.withoutRepetitions(all)
+	d.seen = all
 	if err != nil {
 		return err
 	}
-	chosen := map[int]member{}
-	var unused []member
+	chosen, unused := d.choose(all)
+	for _, field := range slices.Sorted(maps.Keys(chosen)) {
+		if values[field], err = d.value(field, chosen[field].raw); err != nil {
+			return err
+		}
+	}
+	unused = slices.DeleteFunc(unused, func(m member) bool { return m.field >= 0 && d.means(m, values, asked) })
+	return d.extra(unused, values)
+}
+
+// choose finds the key of each field, and returns those that are left.
+func (d *reference) choose(all []member) (chosen map[int]member, unused []member) {
+	chosen = map[int]member{}
 	for _, m := range all {
 		if m.field < 0 {
 			unused = append(unused, m)
@@ -212,13 +257,7 @@ func (d *reference) members(element []byte, values [][]byte, asked url.Values) e
 			unused = append(unused, m)
 		}
 	}
-	for _, field := range slices.Sorted(maps.Keys(chosen)) {
-		if values[field], err = d.value(field, chosen[field].raw); err != nil {
-			return err
-		}
-	}
-	unused = slices.DeleteFunc(unused, func(m member) bool { return m.field >= 0 && d.means(m, values, asked) })
-	return d.extra(unused, values)
+	return chosen, unused
 }
 
 // list returns the keys of an object, and of those members of it that are flattened.
@@ -235,15 +274,15 @@ func (d *reference) list(object []byte, within string) ([]member, error) {
 		start := dec.InputOffset()
 		token, err := dec.Token()
 		if err != nil {
-			return nil, reject("bad_json")
+			return all, reject("bad_json")
 		}
 		key, _ := token.(string)
 		if err := checkString(object[start:dec.InputOffset()], key); err != nil {
-			return nil, reject("bad_extra")
+			return all, reject("bad_extra")
 		}
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, reject("bad_json")
+			return all, reject("bad_json")
 		}
 		m := member{name: key, field: -1, raw: bytes.TrimSpace(raw)}
 		normal := normalName(key)
@@ -252,13 +291,13 @@ func (d *reference) list(object []byte, within string) ([]member, error) {
 		case within == "" && d.flatten[normal]:
 			if m.raw[0] == '{' {
 				inner, err := d.list(m.raw, key)
-				if err != nil {
-					return nil, err
-				}
 				all = append(all, inner...)
+				if err != nil {
+					return all, err
+				}
 				continue
 			}
-			if string(m.raw) == "null" {
+			if text := string(m.raw); text == "null" || text == `"null"` {
 				continue
 			}
 		case known:
@@ -298,7 +337,7 @@ func (d *reference) withoutRepetitions(all []member) ([]member, error) {
 			b, errB = canonicalAt(m.raw, 1)
 		}
 		if errA != nil || errB != nil || !bytes.Equal(a, b) {
-			return nil, reject("duplicate_key")
+			return once, reject("duplicate_key")
 		}
 	}
 	return once, nil

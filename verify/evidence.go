@@ -36,7 +36,7 @@ func (w *window) public() Window {
 // out with the tables. Windows without one are noted.
 func Landing(ctx context.Context, cfg Config, only Only) (Report, error) {
 	report := Report{Differences: []Difference{}}
-	if err := cfg.complete(); err != nil {
+	if err := errors.Join(cfg.needDatabase(), cfg.complete()); err != nil {
 		return report, err
 	}
 	if cfg.Landing == "" {
@@ -120,7 +120,7 @@ type Fetch func(ctx context.Context, w Window) iter.Seq2[Page, error]
 // transaction is open meanwhile, and nothing is written: a difference says that the vendor restated the window since it was published.
 func Source(ctx context.Context, cfg Config, only Only, fetch Fetch, sample int, seed uint64) (Report, error) {
 	report := Report{Differences: []Difference{}}
-	if err := cfg.complete(); err != nil {
+	if err := errors.Join(cfg.needDatabase(), cfg.complete()); err != nil {
 		return report, err
 	}
 	a := &audit{cfg: cfg, only: only}

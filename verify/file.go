@@ -164,7 +164,9 @@ func (f *fileAudit) content(ctx context.Context, on *os.File, path string, entry
 	}
 	if entry != nil {
 		f.compareEntry(t, entry, differ)
-		f.compareWindows(a, t, entry, differ)
+		if !a.ledger.withoutWindows {
+			f.compareWindows(a, t, entry, differ)
+		}
 	}
 	return nil
 }

@@ -64,13 +64,58 @@ type world struct {
 	unit   pipeline.Unit
 }
 
-// migrate serialises the migrations of this binary's databases, which share their roles.
-var migrate sync.Mutex
+// template is a migrated database that those of tests are copied from.
+var template struct {
+	sync.Mutex
+	made  bool
+	count int
+}
+
+// newDatabase returns the URL of a migrated database of the test's own.
+func newDatabase(t testing.TB) string {
+	t.Helper()
+	server := pgtest.Server(t)
+	template.Lock()
+	defer template.Unlock()
+	if !template.made {
+		administer(t, "CREATE DATABASE template_verify")
+		db, err := postgres.Open(t.Context(), postgres.Config{URL: pipeline.Secret(server.URL("postgres", "template_verify"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = db.Migrate(t.Context(), -1)
+		db.Close() // a template must have no connections
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.made = true
+	}
+	template.count++
+	name := fmt.Sprintf("verify_%d", template.count)
+	administer(t, "CREATE DATABASE "+name+" TEMPLATE template_verify")
+	t.Cleanup(func() { administer(t, "DROP DATABASE "+name+" WITH (FORCE)") })
+	return server.URL("postgres", name)
+}
+
+// administer runs a statement outside of any database of the tests.
+func administer(t testing.TB, statement string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a test's own is done when it is cleaned up
+	defer cancel()
+	conn, err := pgx.Connect(ctx, pgtest.Server(t).URL("postgres", "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, url: pgtest.Database(t), dir: t.TempDir(), now: time.Date(2024, 5, 3, 2, 0, 0, 0, time.UTC), unit: pipeline.Month}
-	w.vendor = &vendor{records: map[string][]string{}, jobs: map[string]pipeline.JobRequest{}}
+	w := &world{t: t, url: newDatabase(t), dir: t.TempDir(), now: time.Date(2024, 5, 3, 2, 0, 0, 0, time.UTC), unit: pipeline.Month}
+	w.vendor = &vendor{records: map[string][]string{}, months: map[string][]string{}, jobs: map[string]pipeline.JobRequest{}}
 	var err error
 	if w.admin, err = pgxpool.New(t.Context(), w.url); err != nil {
 		t.Fatal(err)
@@ -80,18 +125,23 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.db.Close)
-	migrate.Lock()
-	_, err = w.db.Migrate(t.Context(), -1)
-	migrate.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if w.land, err = landing.Open(filepath.Join(w.dir, "landing"), 2); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.land.Close() })
 	w.newRun()
 	return w
+}
+
+// openByDay opens the database anew, with Parquet partitions by day.
+func (w *world) openByDay() {
+	w.t.Helper()
+	db, err := postgres.Open(w.t.Context(), postgres.Config{URL: pipeline.Secret(w.url), Unit: pipeline.Day, Now: func() time.Time { return w.now }})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(db.Close)
+	w.db = db
 }
 
 // newRun begins another run.
@@ -108,6 +158,7 @@ func (w *world) newRun() {
 type vendor struct {
 	stream  string
 	records map[string][]string // by stream, site, region and first date
+	months  map[string][]string // of those that are spread over their days
 	jobs    map[string]pipeline.JobRequest
 }
 
@@ -149,7 +200,9 @@ func (v *vendor) page(records []string, marker string) (data, next string) {
 
 // hold makes the vendor hold records for a window.
 func (w *world) hold(stream string, of pipeline.Window, records ...string) {
-	w.vendor.records[w.vendor.key(stream, of.Scope, of.From.String())] = records
+	key := w.vendor.key(stream, of.Scope, of.From.String())
+	w.vendor.records[key] = records
+	delete(w.vendor.months, key)
 }
 
 func (w *world) engine(stream string, token map[pipeline.StreamScope]int64) *pipeline.Engine {
@@ -277,7 +330,7 @@ func (w *world) content() []string {
 		SELECT 'sdr ' || (to_jsonb(s) - 'window_id')::text FROM billing.sdr s
 		UNION ALL SELECT 'rollup ' || u::text FROM billing.usage_daily u
 		UNION ALL SELECT 'event ' || (to_jsonb(e) - 'window_id')::text FROM billing.audit_log e
-		UNION ALL SELECT 'row ' || to_jsonb(d)::text FROM billing.physical_device d
+		UNION ALL SELECT 'row ' || (to_jsonb(d) - 'first_seen')::text FROM billing.physical_device d
 		UNION ALL SELECT 'version ' || to_jsonb(v)::text FROM billing.subscription v
 		UNION ALL SELECT concat_ws(' ', 'quarantine', raw_hash, ordinal, raw) FROM sdr_sync.quarantine ORDER BY 1`)
 	if err != nil {
@@ -367,7 +420,13 @@ func (w *world) reslice(scopeText, stream, from, to, unit string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	key := w.vendor.key(stream, scope, date(from).Month().String())
+	if month, spread := w.vendor.months[key]; unit == string(pipeline.Month) && spread {
+		w.vendor.records[key] = month
+		delete(w.vendor.months, key)
+	}
 	if unit == string(pipeline.Day) {
+		w.vendor.months[key] = w.vendor.records[key]
 		w.spread(stream, scope, date(from), date(to)+1)
 	}
 	ask := pipeline.Ask{From: date(from), To: date(to) + 1, Today: date(to) + 1, FileZone: time.UTC}

@@ -174,7 +174,7 @@ func (l *lake) begin(ledger *ledger) error {
 		var m manifest
 		err := l.readJSON("_meta/"+s.Name+"/manifest.json", &m)
 		if err == nil && (m.LakeID != id.LakeID || m.Stream != s.Name || m.FormatVersion > formatVersion) {
-			err = fmt.Errorf("it is of lake %s, stream %s, format %d", m.LakeID, m.Stream, m.FormatVersion)
+			err = fmt.Errorf("it belongs to lake %s, stream %s, format %d", m.LakeID, m.Stream, m.FormatVersion)
 		}
 		if err != nil {
 			l.problems[s.Name] = err
@@ -268,7 +268,7 @@ func (l *lake) foreign(a *audit) ([]Difference, error) {
 		known["_meta/"+name+"/manifest.json"] = true
 		problem := l.problems[name]
 		if problem != nil && (!errors.Is(problem, fs.ErrNotExist) || slices.ContainsFunc(s.files, func(f *fileAudit) bool { return f.state.exported > 0 })) {
-			found = append(found, Difference{Where: "lake", What: fmt.Sprintf("the manifest of %s can't be used: %v", name, problem), Repair: exportDirty})
+			found = append(found, Difference{Where: "lake _meta/" + name + "/manifest.json", What: fmt.Sprintf("the manifest can't be used: %v", problem), Repair: exportDirty})
 		}
 		if m := l.manifests[name]; m != nil && s.whole() {
 			for _, e := range m.Files {
@@ -295,7 +295,7 @@ func (l *lake) strange(a *audit, known map[string]bool) ([]string, error) {
 		if first == "_meta" {
 			first, _, _ = strings.Cut(rest, "/")
 		}
-		isStream := slices.ContainsFunc(schemas.All(), func(s *schemas.Stream) bool { return s.Name == first })
+		isStream := slices.ContainsFunc(slices.Concat(schemas.All(), l.cfg.Streams), func(s *schemas.Stream) bool { return s.Name == first })
 		return slices.ContainsFunc(a.streams, func(s *streamAudit) bool {
 			return s.whole() && (s.layout.stream.Name == first || s.layout.metered() && !isStream)
 		})

@@ -21,6 +21,7 @@ type window struct {
 	hashVersion          int
 	months               []day
 	jobRow               int64
+	newestPull           int64 // of its stream: when that began, in microseconds; 0 if there was none
 }
 
 // String is "hcso-213/cn-north-213 [2024-03-01, 2024-04-01)".
@@ -106,6 +107,8 @@ type ledger struct {
 	busy       map[[2]string]bool // stream and site that a run is at work on
 	lakeID     string
 	archived   map[day]bool
+
+	withoutWindows bool // it is not known which windows there are
 }
 
 func readLedger(ctx context.Context, conn *pgx.Conn, cfg Config) (*ledger, error) {
@@ -145,14 +148,16 @@ func readLedger(ctx context.Context, conn *pgx.Conn, cfg Config) (*ledger, error
 func (l *ledger) readWindows(ctx context.Context, conn *pgx.Conn) error {
 	rows, _ := conn.Query(ctx, `
 		SELECT window_id, stream, site, region, unit, from_date, to_date, generation, records, digest, quarantined, quarantine_digest,
-			missing_amounts, hash_version, usage_months, coalesce(job_row, 0)
-		FROM sdr_sync.window WHERE retired_at IS NULL ORDER BY stream, site, region, from_date, window_id`)
+			missing_amounts, hash_version, usage_months, coalesce(job_row, 0), coalesce(newest, 0)
+		FROM sdr_sync.window
+		LEFT JOIN (SELECT stream, (extract(epoch FROM max(created_at)) * 1000000)::bigint AS newest FROM sdr_sync.job GROUP BY stream) pulled USING (stream)
+		WHERE retired_at IS NULL ORDER BY stream, site, region, from_date, window_id`)
 	windows, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*window, error) {
 		var w window
 		var from, to time.Time
 		var months []time.Time
 		err := r.Scan(&w.id, &w.stream, &w.site, &w.region, &w.unit, &from, &to, &w.generation, &w.records.count, &w.records.text,
-			&w.quarantined.count, &w.quarantined.text, &w.missing, &w.hashVersion, &months, &w.jobRow)
+			&w.quarantined.count, &w.quarantined.text, &w.missing, &w.hashVersion, &months, &w.jobRow, &w.newestPull)
 		w.from, w.to = dayOf(from), dayOf(to)
 		for _, m := range months {
 			w.months = append(w.months, dayOf(m))

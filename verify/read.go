@@ -41,12 +41,8 @@ func (w *worker) row(s *streamAudit) *row {
 	return w.rows[s]
 }
 
-// read reads every table and file that is audited, as many at once as the configuration says.
-func (a *audit) read(ctx context.Context, snap *snapshot) error {
-	tasks, err := a.tasks(ctx, snap.conn)
-	if err != nil {
-		return err
-	}
+// read does the tasks, as many at once as the configuration says, each worker over a connection that sees the snapshot, if there is one.
+func (a *audit) read(ctx context.Context, snap *snapshot, tasks []task) error {
 	workers := make([]*worker, min(a.cfg.Parallel, len(tasks)))
 	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
@@ -54,19 +50,18 @@ func (a *audit) read(ctx context.Context, snap *snapshot) error {
 		w := &worker{tallies: map[*streamAudit]*tally{}, rows: map[*streamAudit]*row{}}
 		workers[i] = w
 		g.Go(func() (err error) {
-			if w.conn, err = snap.join(ctx); err != nil {
-				return err
-			}
-			defer closeConn(ctx, w.conn)
-			for {
-				n := int(next.Add(1)) - 1
-				if n >= len(tasks) {
-					return nil
+			if snap != nil {
+				if w.conn, err = snap.join(ctx); err != nil {
+					return err
 				}
+				defer closeConn(ctx, w.conn)
+			}
+			for n := next.Add(1) - 1; n < int64(len(tasks)); n = next.Add(1) - 1 {
 				if err := tasks[n](ctx, w); err != nil {
 					return err
 				}
 			}
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -80,8 +75,8 @@ func (a *audit) read(ctx context.Context, snap *snapshot) error {
 	return nil
 }
 
-// tasks lists what is to be read, the files first: they are larger than the stretches of tables.
-func (a *audit) tasks(ctx context.Context, conn *pgx.Conn) ([]task, error) {
+// fileTasks lists the files to be read, the largest first.
+func (a *audit) fileTasks() []task {
 	var files []*fileAudit
 	for _, s := range a.streams {
 		files = append(files, s.files...)
@@ -91,7 +86,12 @@ func (a *audit) tasks(ctx context.Context, conn *pgx.Conn) ([]task, error) {
 	for _, f := range files {
 		tasks = append(tasks, func(ctx context.Context, w *worker) error { return f.read(ctx, a, w) })
 	}
-	tasks = append(tasks, a.readQuarantine)
+	return tasks
+}
+
+// tasks lists what is to be read of the tables.
+func (a *audit) tasks(ctx context.Context, conn *pgx.Conn) ([]task, error) {
+	tasks := []task{a.readQuarantine}
 	for _, s := range a.streams {
 		if s.layout.metered() {
 			tasks = append(tasks, func(ctx context.Context, w *worker) error { return a.readSums(ctx, w, s) })

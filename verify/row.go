@@ -24,7 +24,7 @@ type layout struct {
 	from, to, opened, closed, missing         int // of those of a snapshot or history
 
 	when           int // the field with the time
-	factor, amount int // fields of metering records
+	factor, amount int // fields of what has amounts: metering records, and lists with the same two
 
 	naturalFields []int
 	rollupFields  []int // behind date and site
@@ -55,7 +55,7 @@ func newLayout(s *schemas.Stream) *layout {
 		key: derived("record_key"), ordinal: derived("ordinal"), natural: derived("natural_key"),
 		from: max(derived("valid_from"), derived("first_seen")), to: derived("valid_to"), opened: derived("opened_reason"),
 		closed: derived("closed_reason"), missing: derived("absent_since"),
-		when: s.Index(s.TimeField), factor: -1, amount: -1,
+		when: s.Index(s.TimeField), factor: s.Index("accumulate_factor_name"), amount: s.Index("accumulate_factor_value"),
 		contentPrefix: fmt.Sprintf("%s/%d\n", s.Name, hashVersion), naturalPrefix: fmt.Sprintf("%s-natural/%d\n", s.Name, hashVersion),
 	}
 	var columns []string
@@ -63,9 +63,11 @@ func newLayout(s *schemas.Stream) *layout {
 		columns = append(columns, pgx.Identifier{f.Name}.Sanitize())
 	}
 	l.columns = strings.Join(columns, ", ")
+	if l.factor < 0 || l.amount < 0 || s.Fields[l.amount].Type != schemas.Decimal {
+		l.factor, l.amount = -1, -1
+	}
 	natural := s.Key
 	if l.metered() {
-		l.factor, l.amount = s.Index("accumulate_factor_name"), s.Index("accumulate_factor_value")
 		natural = naturalNames[:]
 		for _, name := range rollupNames {
 			l.rollupFields = append(l.rollupFields, s.Index(name))
@@ -148,7 +150,7 @@ func (r *row) naturalOf() hash {
 	for _, i := range r.layout.naturalFields {
 		start := len(b)
 		b = append(b, r.field(i)...)
-		if i == r.layout.factor && !isNull(b[start:]) {
+		if r.layout.metered() && i == r.layout.factor && !isNull(b[start:]) {
 			lowerASCII(b[start+valueStart:])
 		}
 	}

@@ -15,7 +15,7 @@ type tally struct {
 	known  map[int64]*window
 	source calendar
 	seed   maphash.Seed // of the daily sums' sketch
-	now    int64        // microseconds, and a day for clocks that differ
+	latest int64        // time that no row of a list can be newer than, in microseconds
 
 	records    int64
 	windows    map[int64]*windowTally
@@ -52,9 +52,14 @@ type windowTally struct {
 }
 
 func newTally(a *audit, s *streamAudit) *tally {
+	latest := a.cfg.Now().UnixMicro()
+	for _, w := range s.windows { // a clock that was set back leaves rows of pulls that are yet to come
+		latest = max(latest, w.newestPull)
+	}
 	return &tally{
 		layout: s.layout, known: s.windows, source: calendar{zone: a.cfg.SourceZone}, seed: a.seed,
-		now:     a.cfg.Now().UnixMicro() + secondsPerDay*microsPerSecond,
+		latest: latest + secondsPerDay*microsPerSecond, // clocks differ
+
 		windows: map[int64]*windowTally{}, partitions: map[partitionKey]*partitionTally{},
 	}
 }
@@ -163,7 +168,7 @@ func (t *tally) listRow(r *row) {
 	} else if intOf(r.derived(l.ordinal)) != 0 {
 		w.ordinals++
 	}
-	if from := intOf(r.derived(l.from)); from < earliest || from > t.now {
+	if from := intOf(r.derived(l.from)); from < earliest || from > t.latest {
 		w.badTimes++
 	}
 	bad := w.bad(r) || hashOf(r.derived(l.natural)) != r.naturalOf()

@@ -77,10 +77,14 @@ var (
 	ErrLakeMismatch = errors.New("the lake does not belong to this configuration")
 )
 
-func (c *Config) complete() error {
+func (c *Config) needDatabase() error {
 	if c.URL == "" {
 		return errors.New("verify: the database is not set")
 	}
+	return nil
+}
+
+func (c *Config) complete() error {
 	if c.SourceZone == nil {
 		c.SourceZone = time.UTC
 	}
@@ -116,7 +120,7 @@ func (c *Config) complete() error {
 // differences, not errors.
 func Run(ctx context.Context, cfg Config, only Only) (Report, error) {
 	report := Report{Differences: []Difference{}}
-	if err := cfg.complete(); err != nil {
+	if err := errors.Join(cfg.needDatabase(), cfg.complete()); err != nil {
 		return report, err
 	}
 	a := &audit{
@@ -183,19 +187,30 @@ func (a *audit) run(ctx context.Context, report *Report) (err error) {
 			return err
 		}
 	}
-	if err := a.read(ctx, snap); err != nil {
+	tasks, err := a.tasks(ctx, snap.conn)
+	if err != nil {
+		return err
+	}
+	if err := a.read(ctx, snap, append(a.fileTasks(), tasks...)); err != nil { // files are larger than stretches of tables
 		return err
 	}
 	for _, s := range a.streams {
 		if err := a.judge(ctx, snap.conn, s); err != nil {
 			return err
 		}
+	}
+	return a.conclude(report)
+}
+
+// conclude fills the report with what was found.
+func (a *audit) conclude(report *Report) error {
+	for _, s := range a.streams {
 		report.Records += s.tally.records
+		report.Differences = append(report.Differences, s.found...)
 		for _, f := range s.files {
 			report.Files++
 			report.Differences = append(report.Differences, f.found...)
 		}
-		report.Differences = append(report.Differences, s.found...)
 	}
 	if a.lake != nil {
 		foreign, err := a.lake.foreign(a)
@@ -206,6 +221,43 @@ func (a *audit) run(ctx context.Context, report *Report) (err error) {
 	}
 	a.cfg.Log.Debug("audit done", zap.Int64("records", report.Records), zap.Int("files", report.Files), zap.Int("differences", len(report.Differences)))
 	return nil
+}
+
+// File is what a ledger says of one Parquet file.
+type File struct {
+	Stream string
+	Partition
+	Unit                  string // month, day, or whole
+	DirtySeq, ExportedSeq int64  // the file is older than its partition while the first is larger
+	Rows, Bytes           int64
+	Digest, SHA256        string
+	Archived              bool // the file is all there is of its rows
+}
+
+// Files audits the lake alone, against what a ledger says of it. Without a database nothing is known of windows, so those of the parts have no meaning.
+func Files(ctx context.Context, cfg Config, only Only, lakeID string, files []File) (report Report, err error) {
+	report.Differences = []Difference{}
+	if err := cfg.complete(); err != nil {
+		return report, err
+	}
+	a := &audit{cfg: cfg, only: only, ledger: &ledger{lakeID: lakeID, withoutWindows: true}}
+	for _, f := range files {
+		a.ledger.partitions = append(a.ledger.partitions, &partition{
+			stream: f.Stream, site: f.Site, from: dayOf(f.From), unit: f.Unit, dirty: f.DirtySeq, exported: f.ExportedSeq, rows: f.Rows, bytes: f.Bytes,
+			digest: f.Digest, sha256: f.SHA256, archived: f.Archived,
+		})
+	}
+	if a.lake, err = openLake(ctx, cfg); err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, a.lake.close()) }()
+	if err := errors.Join(a.choose(), a.lake.begin(a.ledger), a.chooseFiles()); err != nil {
+		return report, err
+	}
+	if err := a.read(ctx, nil, a.fileTasks()); err != nil {
+		return report, err
+	}
+	return report, a.conclude(&report)
 }
 
 // choose makes the audits of the streams that are asked for.

@@ -81,7 +81,7 @@ Start with: sdr-sync demo (watch it work), sdr-sync init (write a configuration)
 	}
 	root.AddCommand(
 		a.initCommand(), a.doctorCommand(), a.migrateCommand(), a.backfillCommand(), a.nightlyCommand(), a.statusCommand(), a.verifyCommand(),
-		a.exportCommand(), a.replayCommand(), a.quarantineCommand(), a.psqlCommand(), a.leaseCommand(), a.sandboxCommand(), a.demoCommand(),
+		a.exportCommand(), a.replayCommand(), a.quarantineCommand(), a.psqlCommand(), a.leaseCommand(), a.sandboxCommand(), a.demoCommand(), a.chaosCommand(),
 		a.streamsCommand(), a.dictionaryCommand(), a.bmsCommand(), a.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/sdr-sync/sdr-sync/failpoint"
 )
 
 // sectionMeaning says in a sentence what a section is about.
@@ -184,7 +186,8 @@ func configDocument() string {
 		"`SDR_SYNC_CONFIG` says, else at `" + localConfig + "`, else at `" + systemConfig + "`; none is fine if the environment says enough.\n\n" +
 		"Every key can be set in the environment too. The environment overrides the file, and a flag overrides both. An empty variable counts\n" +
 		"as not set, and so does a key without a value. Unknown keys and unknown `" + envPrefix + "*` variables are errors (exit 2); besides those below,\n" +
-		"`" + configEnv + "` (path of the file) and `" + todayEnv + "` (the date that a rehearsal takes for today) are known.\n\n" +
+		"`" + configEnv + "` (path of the file), `" + todayEnv + "` (the date that a rehearsal takes for today) and `" + failpoint.Env + "` (where a rehearsal\n" +
+		"is to be killed, see reliability.md; refused with a real vendor) are known.\n\n" +
 		"- Durations: Go's (`250ms`, `90m`, `6h`), with days of 24 hours and weeks before them: `7d`, `1d12h`, `2w`.\n" +
 		"- Sizes: bytes, or with a unit: `1048576`, `10MB` (powers of 1000), `32MiB` (powers of 1024).\n" +
 		"- Shares: `0.01` or `1%`.\n" +

@@ -8,6 +8,7 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/sink/parquet"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
+	"github.com/sdr-sync/sdr-sync/verify"
 )
 
 // exitCode is what a command line ends with. README.md lists the codes.
@@ -59,7 +60,7 @@ func codeOf(err error) exitCode {
 		return exitInternal
 	case pipeline.ErrCredentials:
 		return exitCredentials
-	case postgres.ErrSchemaVersion, parquet.ErrLakeMismatch, parquet.ErrLakeMissing:
+	case postgres.ErrSchemaVersion, parquet.ErrLakeMismatch, parquet.ErrLakeMissing, verify.ErrLakeMismatch:
 		return exitUsage
 	}
 	switch e := err.(type) {

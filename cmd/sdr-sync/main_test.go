@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"net/http"
@@ -10,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +39,10 @@ func TestMain(m *testing.M) {
 		if name, _, _ := strings.Cut(assignment, "="); strings.HasPrefix(name, envPrefix) {
 			_ = os.Unsetenv(name)
 		}
+	}
+	// These tests wait for throttles, children and clocks more than they compute; -parallel still has the last word.
+	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err) // there is such a flag
 	}
 	os.Exit(pgtest.Main(m))
 }

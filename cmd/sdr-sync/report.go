@@ -13,6 +13,7 @@ import (
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/verify"
 )
 
 // report is the summary of a run, printed as a table or as JSON.
@@ -21,8 +22,10 @@ type report struct {
 	Run      int64          `json:"run,omitempty"`
 	Windows  []windowReport `json:"windows,omitempty"`
 	Export   *exportReport  `json:"export,omitempty"`
-	Verify   *verifyReport  `json:"verify,omitempty"`
-	Notes    []string       `json:"notes,omitempty"` // what a person should know though nothing failed
+	Verify   *verify.Report `json:"verify,omitempty"`
+	Landing  *verify.Report `json:"landing,omitempty"` // verify --landing
+	Source   *verify.Report `json:"source,omitempty"`  // verify --source
+	Notes    []string       `json:"notes,omitempty"`   // what a person should know though nothing failed
 	Seconds  float64        `json:"seconds"`
 	ExitCode exitCode       `json:"exit_code"`
 	Message  string         `json:"message"`
@@ -109,9 +112,15 @@ func (a *app) printReport(r *report) error {
 	if e := r.Export; e != nil {
 		fmt.Fprintf(a.stdout, "export: %d partitions written, %d unchanged, %d rows read (%s)\n", e.Written, e.Unchanged, e.Rows, e.Dir)
 	}
-	if v := r.Verify; v != nil {
-		fmt.Fprintf(a.stdout, "verify: %d records and %d files read again, %d differences\n", v.Records, v.Files, len(v.Differences))
-		for _, d := range v.Differences {
+	for _, v := range []struct {
+		what   string
+		report *verify.Report
+	}{{"verify: %d records and %d files read again", r.Verify}, {"landing: %d records in %d landing files decoded again", r.Landing}, {"source: %[1]d records drained anew", r.Source}} {
+		if v.report == nil {
+			continue
+		}
+		fmt.Fprintf(a.stdout, v.what+", %[3]d differences\n", v.report.Records, v.report.Files, len(v.report.Differences))
+		for _, d := range v.report.Differences {
 			fmt.Fprintf(a.stdout, "  %s: %s\n    repair: %s\n", d.Where, d.What, d.Repair)
 		}
 	}

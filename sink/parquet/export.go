@@ -218,7 +218,11 @@ func (l *Lake) exportPartitions(
 		g.Go(func() error {
 			defer close(done)
 			began := time.Now()
-			exported, err := l.exportPartition(ctx, f, store, s.PartitionState, manifest, before, opt.Progress)
+			var exported Exported
+			err := pipeline.Guard(func() (err error) {
+				exported, err = l.exportPartition(ctx, f, store, s.PartitionState, manifest, before, opt.Progress)
+				return err
+			})
 			if err != nil {
 				return fmt.Errorf("export partition %s: %w", l.label(s.Partition), err)
 			}

@@ -77,11 +77,12 @@ func (f *files) syncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// create makes a file that is not there yet: staging was cleared, so what stands there now, a link perhaps, is somebody else's.
 func (f *files) create(name string) (*os.File, error) {
 	if err := f.step("create", name); err != nil {
 		return nil, err
 	}
-	return f.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	return f.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 }
 
 // sync makes the file's bytes durable and closes it.
@@ -186,21 +187,6 @@ func (l *Lake) lock(ctx context.Context, f *files) (release func() error, err er
 		return nil, fmt.Errorf("lock lake %s: %w", l.Dir(), err)
 	}
 	if err := l.flock(ctx, file, syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file.Close, nil
-}
-
-// lockShared keeps exports out while the lake is read. A reader who may not write takes no lock if there was never an export.
-func (l *Lake) lockShared(ctx context.Context, f *files) (release func() error, err error) {
-	file, err := f.root.Open(l.staging() + "/" + lockName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return func() error { return nil }, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock lake %s: %w", l.Dir(), err)
-	}
-	if err := l.flock(ctx, file, syscall.LOCK_SH); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file.Close, nil

@@ -18,6 +18,12 @@ func (l *Lake) SetStepHook(hook func(step, name string) error) { l.before = hook
 // SetOthers names the streams that have folders of their own in the lake, besides those of the program.
 func (l *Lake) SetOthers(streams ...string) { l.others = append(l.others, streams...) }
 
+// Config returns what the lake was opened with.
+func (l *Lake) Config() Config { return l.cfg }
+
+// Others returns the streams that have folders of their own in the lake.
+func (l *Lake) Others() []string { return l.others }
+
 // WriteRows writes partition p's rows as one Parquet file to w, in row groups that are small enough to have several in a test.
 func (l *Lake) WriteRows(ctx context.Context, p pipeline.Partition, w io.Writer, rows iter.Seq2[*record.Row, error]) error {
 	fw := &fileWriter{layout: l.layout, schema: l.schema, tally: newTally(l.layout, p), group: SmallGroupRows}

@@ -45,7 +45,8 @@ type Config struct {
 	Rezone     bool            // take over a lake of another SourceZone: every row has been published anew under this one
 	Log        *zap.Logger     // nil logs nothing
 
-	// LockWait is how long Export and Check wait for another process's export to end; zero fails at once with ErrLakeLocked.
+	// LockWait is how long Export waits for another process's export, or for who reads the lake under its lock,
+	// to end; zero fails at once with ErrLakeLocked.
 	LockWait time.Duration
 }
 
@@ -63,7 +64,7 @@ type Lake struct {
 	before stepHook
 }
 
-// Open checks the configuration and the paths. It writes nothing and reads no lake: Export and Check do.
+// Open checks the configuration and the paths. It writes nothing and reads no lake: Export does.
 func Open(cfg Config) (*Lake, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err

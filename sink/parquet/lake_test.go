@@ -23,6 +23,7 @@ import (
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/parquet"
+	"github.com/sdr-sync/sdr-sync/verify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,16 +50,44 @@ func export(t testing.TB, lake *parquet.Lake, store pipeline.PartitionStore, opt
 	return sum
 }
 
-// differences checks the lake and returns the findings as one text.
+// differences has package verify audit the lake, and returns the findings as one text.
 func differences(t testing.TB, lake *parquet.Lake, store pipeline.PartitionStore) string {
 	t.Helper()
-	found, err := lake.Check(t.Context(), store, parquet.CheckOptions{})
+	cfg := lake.Config()
+	zone, err := time.LoadLocation(cfg.SourceZone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := store.Partitions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []verify.File
+	for _, s := range states {
+		files = append(files, verify.File{
+			Stream: cfg.Stream.Name, Partition: verify.Partition{Site: s.Site, From: s.From.Time(time.UTC)}, Unit: string(s.Unit), DirtySeq: s.DirtySeq,
+			ExportedSeq: s.ExportedSeq, Rows: s.File.Rows, Bytes: s.File.Bytes, Digest: s.File.Digest, SHA256: s.File.SHA256, Archived: s.Archived,
+		})
+	}
+	id, err := store.PinLake(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams := []*schemas.Stream{cfg.Stream}
+	for _, name := range lake.Others() {
+		if name != cfg.Stream.Name {
+			streams = append(streams, &schemas.Stream{Name: name})
+		}
+	}
+	report, err := verify.Files(t.Context(), verify.Config{
+		Lake: cfg.Dir, Streams: streams, SourceZone: zone, PartitionUnit: string(cfg.Unit), DomainID: cfg.DomainID,
+	}, verify.Only{{Stream: cfg.Stream.Name}}, id, files)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text []string
-	for _, d := range found {
-		text = append(text, d.String())
+	for _, d := range report.Differences {
+		text = append(text, fmt.Sprintf("%s: %s (repair: %s)", strings.TrimPrefix(d.Where, "lake "), d.What, d.Repair))
 	}
 	return strings.Join(text, "\n")
 }
@@ -471,35 +500,10 @@ func TestCheckReadsTheColumns(t *testing.T) {
 	store.parts[0].state.File.Bytes, store.parts[0].state.File.SHA256 = sum.Exported[0].File.Bytes, sum.Exported[0].File.SHA256
 
 	got := differences(t, lake, store)
-	for _, want := range []string{"digest: the file's columns give", `factor "size"`, "--all --scope hcso-213"} {
+	for _, want := range []string{"the file's columns give", `factor "size"`, "--all --scope hcso-213"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got differences:\n%s\nwant one with %q", got, want)
 		}
-	}
-}
-
-func TestCheckOfPartitions(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "lake")
-	lake, store := open(t, dir), twoSites()
-	export(t, lake, store, parquet.ExportOptions{})
-	remove(t, filepath.Join(dir, marchFile))
-	for name, tt := range map[string]struct {
-		p       pipeline.Partition
-		found   int
-		unknown bool
-	}{
-		"the damaged one": {p: month("hcso-213", "2024-03"), found: 1},
-		"another":         {p: month("hcso-214", "2024-03")},
-		"an unknown one":  {p: month("hcso-215", "2024-03"), unknown: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			found, err := lake.Check(t.Context(), store, parquet.CheckOptions{Partitions: []pipeline.Partition{tt.p}})
-			if len(found) != tt.found || (err != nil) != tt.unknown {
-				t.Errorf("got %v and %v", found, err)
-			}
-		})
 	}
 }
 
@@ -676,10 +680,6 @@ func TestLock(t *testing.T) {
 	tests := map[string]func() error{
 		"a second export fails": func() error {
 			_, err := open(t, dir).Export(t.Context(), twoSites(), parquet.ExportOptions{})
-			return err
-		},
-		"a check fails": func() error {
-			_, err := open(t, dir).Check(t.Context(), twoSites(), parquet.CheckOptions{})
 			return err
 		},
 	}

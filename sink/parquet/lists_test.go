@@ -706,7 +706,7 @@ func TestListInTheWrongLake(t *testing.T) {
 	}
 }
 
-// TestListHeals damages a list's part of a shared lake, has Check of that list alone find it, and has an export bring it back.
+// TestListHeals damages a list's part of a shared lake, has an audit of that list alone find it, and has an export bring it back.
 func TestListHeals(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{eventsName: eventsFile, snapshotName: snapshotFile, historyName: historyFile}
@@ -733,7 +733,7 @@ func TestListHeals(t *testing.T) {
 			wrong := strings.Repeat("0", 32)
 			entry(t, dir, name, "digest", wrong)
 			s.parts[0].state.File.Digest = wrong
-		}, want: "digest: the file's columns give", all: true},
+		}, want: "the file's columns give", all: true},
 		"entry of an old schema": {damage: func(t *testing.T, dir, name string, _ *fakeStore) { entry(t, dir, name, "schema_version", 2) }, want: "schema 2"},
 		"dirty":                  {damage: func(_ *testing.T, _, _ string, s *fakeStore) { s.parts[0].state.ExportedSeq = 0 }, want: "dirty"},
 	}
@@ -812,7 +812,7 @@ func TestCheckReadsTheColumnsOfLists(t *testing.T) {
 					e["bytes"], e["sha256"] = facts.Bytes, facts.SHA256
 				})
 				store.parts[0].state.File.Bytes, store.parts[0].state.File.SHA256 = facts.Bytes, facts.SHA256
-				if got := differences(t, lake, store); !strings.Contains(got, "digest: the file's columns give") {
+				if got := differences(t, lake, store); !strings.Contains(got, "the file's columns give") {
 					t.Errorf("got differences %q, want the digest's", got)
 				}
 			})

@@ -15,8 +15,8 @@ import (
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
-// tally is what a file is compared by: digest, exact sums, and span of usage or event time, all computed from the columns' values. Export
-// takes it of the rows it writes, Check of the rows it reads back.
+// tally is what a file is compared by: digest, exact sums, and span of usage or event time, all computed from the columns' values of the rows
+// that are written.
 type tally struct {
 	layout    *layout
 	hasher    *record.Hasher // of the row's values

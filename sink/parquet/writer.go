@@ -16,6 +16,7 @@ import (
 	"github.com/apache/arrow/go/v15/parquet/pqarrow"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sdr-sync/sdr-sync/pipeline"
 	"github.com/sdr-sync/sdr-sync/pipeline/record"
 )
 
@@ -34,7 +35,7 @@ func (fw *fileWriter) write(ctx context.Context, w io.Writer, rows iter.Seq2[*re
 	sticky := &stickyWriter{w: w, hash: sha256.New()}
 	batches := make(chan arrow.Record, 1)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return fw.encode(ctx, sticky, batches) })
+	group.Go(func() error { return pipeline.Guard(func() error { return fw.encode(ctx, sticky, batches) }) })
 	readErr := fw.collect(ctx, rows, batches)
 	close(batches)
 	if err := group.Wait(); err != nil {

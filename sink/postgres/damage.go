@@ -17,9 +17,19 @@ import (
 // damaged tells whether the tables hold something else than the ledger says of the window, or than follows from it. A replay then writes
 // everything anew. That is all it is for: what differs, package verify tells.
 func (db *DB) damaged(ctx context.Context, tx pgx.Tx, t *table, w pipeline.WindowState) (bool, error) {
-	checks := []func(context.Context, pgx.Tx, *table, pipeline.WindowState) (bool, error){db.damagedRows, damagedTwins, damagedQuarantine}
+	type check func(context.Context, pgx.Tx, *table, pipeline.WindowState) (bool, error)
+	checks := []check{db.damagedRows, damagedTwins, damagedQuarantine}
 	if t.metered() {
 		checks = append(checks, damagedSums)
+		var archived bool
+		err := tx.QueryRow(ctx, `
+			SELECT EXISTS (SELECT FROM sdr_sync.window, unnest(usage_months) m JOIN sdr_sync.archived_month a ON a.usage_month = m WHERE window_id = $1)`, w.ID).Scan(&archived)
+		if err != nil {
+			return false, wrap(err, "read the usage months")
+		}
+		if archived { // some of its rows are in Parquet only
+			checks = []check{damagedQuarantine}
+		}
 	}
 	for _, check := range checks {
 		damaged, err := check(ctx, tx, t, w)
@@ -152,4 +162,8 @@ func damagedQuarantine(ctx context.Context, tx pgx.Tx, _ *table, w pipeline.Wind
 		return nil
 	})
 	return damaged || quarantined != w.Quarantined, err
+}
+
+func uuidText(h record.Hash) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }

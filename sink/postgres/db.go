@@ -105,6 +105,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	return db, nil
 }
 
+// URL is what the database was opened with.
+func (db *DB) URL() pipeline.Secret { return db.cfg.URL }
+
 // Close closes every connection.
 func (db *DB) Close() { db.pool.Close() }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 	"github.com/sdr-sync/sdr-sync/sink/postgres/pgtest"
+	"github.com/sdr-sync/sdr-sync/verify"
 )
 
 const stream = "sdr"
@@ -42,6 +43,7 @@ type database struct {
 	url   string
 	admin *pgxpool.Pool
 	run   int64
+	zone  *time.Location    // of usage and event dates; UTC if nil
 	lists []*schemas.Stream // whose tables are there besides the metering records'
 }
 
@@ -391,22 +393,24 @@ func (d *database) export(t *testing.T) {
 	}
 }
 
-// checkClean wants verify to find nothing.
+// checkClean wants an audit to find nothing in the tables.
 func (d *database) checkClean(t *testing.T) {
 	t.Helper()
-	streams := []string{stream}
-	for _, s := range d.lists {
-		streams = append(streams, s.Name)
+	for _, f := range d.audit(t) {
+		t.Errorf("verify found at %s: %s", f.Where, f.What)
 	}
-	for _, stream := range streams {
-		found, _, err := d.Check(t.Context(), stream, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range found {
-			t.Errorf("verify found in %s at %s: %s", stream, f.Where, f.What)
-		}
+}
+
+// audit has package verify look at every table, in the zone of usage dates that the test says.
+func (d *database) audit(t *testing.T) []verify.Difference {
+	t.Helper()
+	r, err := verify.Run(t.Context(), verify.Config{
+		URL: d.url, Streams: append([]*schemas.Stream{schemas.SDR()}, d.lists...), SourceZone: d.zone, Now: func() time.Time { return testNow },
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return r.Differences
 }
 
 // versions are the physical versions of all facts: a row that is written anew gets another one even if it is equal.

@@ -722,7 +722,8 @@ func TestReplayMovesUsageDates(t *testing.T) {
 	d := newDatabase(t)
 	p := d.prepare(t, march, []string{sdr("2024-03-31T23:00:00Z", "vm", "1"), sdr("2024-03-15T12:00:00Z", "vm", "1")})
 	d.mustReplace(t, d.replacement(p))
-	d.DB = openConfig(t, postgres.Config{URL: pipeline.Secret(d.url), SourceZone: time.FixedZone("two hours ahead", 2*60*60)})
+	d.zone = time.FixedZone("two hours ahead", 2*60*60)
+	d.DB = openConfig(t, postgres.Config{URL: pipeline.Secret(d.url), SourceZone: d.zone})
 	moved := p
 	moved.UsageDates = map[pipeline.Date]int64{date("2024-04-01"): 1, date("2024-03-15"): 1}
 	moved.Rows = func(yield func(*record.Row, error) bool) {

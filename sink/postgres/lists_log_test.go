@@ -3,7 +3,6 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,151 +14,6 @@ import (
 	"github.com/sdr-sync/sdr-sync/schemas"
 	"github.com/sdr-sync/sdr-sync/sink/postgres"
 )
-
-// Each kind of damage to a list is reported, and a replay mends what pages can mend.
-func TestCheckAndRepairLists(t *testing.T) {
-	t.Parallel()
-	type damage struct {
-		name   string
-		damage string // %[1]s is the table, %[2]d the window
-		what   []string
-		lost   bool // no replay mends it
-	}
-	quarantine := damage{"a lost quarantined record", "DELETE FROM sdr_sync.quarantine WHERE window_id = %[2]d", []string{"the quarantine holds 0 records"}, false}
-	ledger := damage{"the ledger's digest", "UPDATE sdr_sync.window SET digest = repeat('1', 32) WHERE window_id = %[2]d", []string{"the ledger says"}, false}
-	tests := []struct {
-		yaml    string
-		pulls   []pull // the last one is replayed
-		where   string
-		damages []damage
-	}{
-		{
-			alarmYAML,
-			[]pull{{window: aprilAlarms, rows: []fields{alarm("2024-04-01 00:00:00", 1, "a"), alarm("2024-04-02 00:00:00", 2, "b"), alarm("2024-04-02 00:00:00", 2, "b")}, quarantined: []string{"{}"}}},
-			"test_alarms window " + aprilAlarms.String(),
-			[]damage{
-				{"a text", "UPDATE %[1]s SET text = 'c' WHERE csn = 1", []string{"billing.test_alarm holds", "record_key"}, false},
-				{"NULL for a text", "UPDATE %[1]s SET text = NULL WHERE csn = 1", []string{"billing.test_alarm holds", "record_key"}, false},
-				{"a key", "UPDATE %[1]s SET record_key = gen_random_uuid() WHERE csn = 1", []string{"record_key"}, false},
-				{"a date", "UPDATE %[1]s SET event_date = event_date + 1 WHERE csn = 1", []string{"event_date that is not the date"}, false},
-				{"a time", `UPDATE %[1]s SET "order" = "order" - interval '1 day', event_date = event_date WHERE csn = 1`, []string{"billing.test_alarm holds", "record_key", "event_date", "outside"}, false},
-				{"a deleted row", "DELETE FROM %[1]s WHERE csn = 1", []string{"billing.test_alarm holds 2 records"}, false},
-				{"all rows deleted", "DELETE FROM %[1]s", []string{"billing.test_alarm holds 0 records"}, false},
-				quarantine, ledger,
-			},
-		},
-		{
-			deviceYAML,
-			[]pull{{rows: pairs("user", "a=1 b=2 c=3"), quarantined: []string{"{}"}}},
-			"list test_devices",
-			[]damage{
-				{"a text", `UPDATE %[1]s SET value = 'c' WHERE "user" = 'a'`, []string{"billing.test_device holds", "record_key"}, false},
-				{"a key's text", `UPDATE %[1]s SET "user" = 'z' WHERE "user" = 'a'`, []string{"billing.test_device holds", "record_key"}, false},
-				{"a record key", `UPDATE %[1]s SET record_key = gen_random_uuid() WHERE "user" = 'a'`, []string{"record_key"}, false},
-				{"a natural key", `UPDATE %[1]s SET natural_key = gen_random_uuid() WHERE "user" = 'a'`, []string{"natural_key"}, false},
-				{"a deleted row", `DELETE FROM %[1]s WHERE "user" = 'a'`, []string{"billing.test_device holds 2 records"}, false},
-				{"a doubled row", `INSERT INTO %[1]s SELECT natural_key, record_key, 1, first_seen, "user", value, extra FROM %[1]s WHERE "user" = 'a'`, []string{"billing.test_device holds 4 records"}, false},
-				quarantine, ledger,
-				{"a time", `UPDATE %[1]s SET first_seen = '1999-01-01' WHERE "user" = 'a'`, []string{"times or reasons"}, true},
-				{"a time to come", `UPDATE %[1]s SET first_seen = '2999-01-01' WHERE "user" = 'a'`, []string{"times or reasons"}, true},
-			},
-		},
-		{
-			subscriptionYAML,
-			[]pull{
-				{rows: pairs("id", "a=0 b=2 c=3 d=4"), created: testNow.Add(-5 * time.Hour)},
-				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-4 * time.Hour)},
-				{rows: pairs("id", "a=0 b=2 c=3"), created: testNow.Add(-3 * time.Hour)},                          // d is gone
-				{rows: pairs("id", "a=1 b=2"), created: testNow.Add(-2 * time.Hour), quarantined: []string{"{}"}}, // c is absent
-			},
-			"list test_subscriptions",
-			[]damage{
-				{"a text", "UPDATE %[1]s SET value = 'c' WHERE id = 'b'", []string{"billing.test_subscription holds", "record_key"}, false},
-				{"a deleted version", "DELETE FROM %[1]s WHERE id = 'b'", []string{"billing.test_subscription holds 1 records"}, false},
-				{"a row that is gone", "UPDATE %[1]s SET valid_to = NULL, closed_reason = NULL WHERE id = 'd'", []string{"billing.test_subscription holds 3 records"}, false},
-				{"an absent row that is not", "UPDATE %[1]s SET absent_since = NULL WHERE id = 'c'", []string{"billing.test_subscription holds 3 records"}, false},
-				{"a row that is said to be absent", "UPDATE %[1]s SET absent_since = valid_from + interval '1 minute' WHERE id = 'b'", []string{"billing.test_subscription holds 1 records"}, false},
-				quarantine, ledger,
-				{"an earlier version", "UPDATE %[1]s SET value = 'c' WHERE value = '0'", []string{"1 earlier versions"}, true},
-				{"a time", "UPDATE %[1]s SET valid_from = '1999-01-01' WHERE id = 'b'", []string{"times or reasons"}, true},
-				{"an end before its beginning", "UPDATE %[1]s SET valid_to = valid_from - interval '1 day' WHERE value = '0'", []string{"times or reasons"}, true},
-				{"a reason", "UPDATE %[1]s SET closed_reason = 'bored' WHERE value = '0'", []string{"times or reasons"}, true},
-				{"no reason", "UPDATE %[1]s SET closed_reason = NULL WHERE value = '0'", []string{"times or reasons"}, true},
-				{"an overlap", "UPDATE %[1]s SET valid_to = valid_to + interval '1 minute' WHERE value = '0'", []string{"overlap"}, true},
-			},
-		},
-	}
-	for _, test := range tests {
-		s := parse(t, test.yaml)
-		for _, damage := range test.damages {
-			t.Run(s.Name+" "+damage.name, func(t *testing.T) {
-				t.Parallel()
-				d, lists := newLists(t, test.yaml)
-				s := lists[0]
-				// Constraints keep much of it out.
-				if s.Shape == schemas.History {
-					d.exec(t, fmt.Sprintf(`DO $$
-						DECLARE c record;
-						BEGIN
-							FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = '%[1]s'::regclass AND contype IN ('c', 'x') LOOP
-								EXECUTE format('ALTER TABLE %[1]s DROP CONSTRAINT %%I', c.conname);
-							END LOOP;
-						END $$`, s.Table))
-				}
-				var p pipeline.Publication
-				var id int64
-				for _, l := range test.pulls {
-					p = d.prepareList(t, s, l)
-					id = d.mustReplace(t, d.listReplacement(s, p))[0].WindowID
-				}
-				content := func() []string {
-					standing := ""
-					if s.Shape == schemas.History {
-						standing = " WHERE valid_to IS NULL AND absent_since IS NULL"
-					}
-					return list[string](t, d, "SELECT (to_jsonb(l) - 'first_seen' - 'valid_from' - 'opened_reason')::text FROM "+s.Table+" l"+standing+" ORDER BY 1")
-				}
-				had := content()
-				d.exec(t, fmt.Sprintf(damage.damage, s.Table, id))
-				found, _, err := d.Check(t.Context(), s.Name, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(found) != len(damage.what) {
-					t.Errorf("got %+v, want %d differences", found, len(damage.what))
-				}
-				for i, f := range found {
-					wantRepair := fmt.Sprintf("sdr-sync replay --window %d", id)
-					if damage.lost {
-						wantRepair = "restore from a backup"
-					}
-					if f.Where != test.where || !strings.Contains(f.Repair, wantRepair) {
-						t.Errorf("got %+v, want it at %s, with %s", f, test.where, wantRepair)
-					}
-					if i < len(damage.what) && !strings.Contains(f.What, damage.what[i]) {
-						t.Errorf("got %q, want something about %q", f.What, damage.what[i])
-					}
-				}
-
-				changes := list[string](t, d, "SELECT coalesce(changes::text, '') FROM sdr_sync.job ORDER BY job_row")
-				r := d.listReplacement(s, p)
-				r.Replay = true
-				outcomes, err := replace(t.Context(), d.DB, r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if outcomes[0].Unchanged != damage.lost {
-					t.Errorf("repair: got %+v", outcomes[0])
-				}
-				checkEqual(t, "what the pulls changed", list[string](t, d, "SELECT coalesce(changes::text, '') FROM sdr_sync.job ORDER BY job_row"), changes)
-				if !damage.lost {
-					d.checkClean(t)
-					checkEqual(t, "what stands after the repair", content(), had)
-				}
-			})
-		}
-	}
-}
 
 // Damage that no check has found yet is mended by the next pull that differs; a history does not take it for a change.
 func TestPullMendsDamage(t *testing.T) {
@@ -176,26 +30,6 @@ func TestPullMendsDamage(t *testing.T) {
 			t.Errorf("%s: the damage was not mended", s.Name)
 		}
 	}
-}
-
-func TestCheckListOrphans(t *testing.T) {
-	t.Parallel()
-	d, lists := newLists(t, alarmYAML, deviceYAML)
-	alarms, devices := lists[0], lists[1]
-	d.pull(t, alarms, pull{window: aprilAlarms, rows: []fields{alarm("2024-04-01 00:00:00", 1, "a")}})
-	metered := d.publish(t, march, someRecords(1))
-	d.exec(t, fmt.Sprintf("INSERT INTO %s SELECT event_date, %d, record_key, ordinal, csn, \"order\" FROM %[1]s", alarms.Table, metered.WindowID))
-	d.exec(t, "INSERT INTO "+devices.Table+` VALUES (gen_random_uuid(), gen_random_uuid(), 0, now(), 'a')`)
-	_, owner := d.login(t, "sdr_sync_owner")
-	for _, s := range lists {
-		found, _, err := d.Check(t.Context(), s.Name, nil)
-		if err != nil || len(found) != 1 || found[0].Where != s.Table {
-			t.Fatalf("%s: got %+v (%v), want rows that nobody knows", s.Name, found, err)
-		}
-		_, statement, _ := strings.Cut(found[0].Repair, "as sdr_sync_owner: ")
-		checkAllowed(t, owner, statement)
-	}
-	d.checkClean(t)
 }
 
 // The log has a line for each pull, whatever became of it, and readers see it.
