@@ -27,6 +27,7 @@ type lake struct {
 	root   *os.Root // nil if there is no such folder
 	lock   *os.File // nil if there never was an export
 	exists bool     // lake.json is there
+	strays string   // says that the lake is another database's
 
 	manifests map[string]*manifest // by stream; nil if it can't be used
 	problems  map[string]error     // why
@@ -146,7 +147,7 @@ func (l *lake) keepExportsOut(ctx context.Context) error {
 	}
 }
 
-// begin reads what the lake says of itself, and refuses one that belongs to another database or configuration.
+// begin reads what the lake says of itself, and refuses one that was filled under another configuration.
 func (l *lake) begin(ledger *ledger) error {
 	var id identity
 	err := l.readJSON("_meta/lake.json", &id)
@@ -164,7 +165,7 @@ func (l *lake) begin(ledger *ledger) error {
 		{"source_timezone", id.SourceTimezone, l.cfg.SourceZone.String()},
 	} {
 		if pin.wanted != "" && pin.lake != pin.wanted {
-			return fmt.Errorf("%w: %s has %s %q, database and configuration say %q", ErrLakeMismatch, l.dir, pin.what, pin.lake, pin.wanted)
+			return fmt.Errorf("%w: %s has %s %q, the configuration says %q", ErrLakeMismatch, l.dir, pin.what, pin.lake, pin.wanted)
 		}
 	}
 	if id.FormatVersion > formatVersion {
@@ -252,6 +253,9 @@ func (l *lake) foreign(a *audit) ([]Difference, error) {
 			found = append(found, Difference{Where: "lake", What: l.dir + " holds no lake (_meta/lake.json is missing)", Repair: exportAll})
 		}
 		return found, nil
+	}
+	if l.strays != "" {
+		found = append(found, Difference{Where: "lake _meta/lake.json", What: l.strays, Repair: "put the right folder in place, or set parquet.dir to it"})
 	}
 	known := map[string]bool{"_meta/lake.json": true}
 	for _, p := range a.ledger.partitions {

@@ -73,7 +73,7 @@ type Report struct {
 var (
 	// ErrLakeBusy: an export holds the lake.
 	ErrLakeBusy = errors.New("an export holds the lake")
-	// ErrLakeMismatch: lake, database and configuration don't belong together.
+	// ErrLakeMismatch: the lake was filled under another configuration.
 	ErrLakeMismatch = errors.New("the lake does not belong to this configuration")
 )
 
