@@ -158,8 +158,10 @@ func (l *lake) begin(ledger *ledger) error {
 		return err
 	}
 	l.exists = true
+	if ledger.lakeID != "" && id.LakeID != ledger.lakeID {
+		l.strays = fmt.Sprintf("it is lake %s, the database feeds lake %s", id.LakeID, ledger.lakeID)
+	}
 	for _, pin := range []struct{ what, lake, wanted string }{
-		{"id", id.LakeID, ledger.lakeID},
 		{"partition", id.Partition, l.cfg.PartitionUnit},
 		{"domain_id", id.DomainID, l.cfg.DomainID},
 		{"source_timezone", id.SourceTimezone, l.cfg.SourceZone.String()},

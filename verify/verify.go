@@ -257,7 +257,8 @@ func Files(ctx context.Context, cfg Config, only Only, lakeID string, files []Fi
 	if err := a.read(ctx, nil, a.fileTasks()); err != nil {
 		return report, err
 	}
-	return report, a.conclude(&report)
+	err = a.conclude(&report)
+	return report, err
 }
 
 // choose makes the audits of the streams that are asked for.
