@@ -13,7 +13,7 @@ CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
 RACE := $(if $(CC_FOUND),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build lint security bench soak fuzz mutations stream clean
+.PHONY: help demo test race build lint security bench chaos soak fuzz mutations stream clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,10 @@ bench: build ## measure: the packages' benchmarks, then the whole program agains
 	@scripts/ensure-postgres
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	$(GO) run ./bench
+
+chaos: ## crash every failpoint once, one cell of each fault, 50 random cycles (minutes)
+	@scripts/ensure-postgres
+	$(GO) test -tags chaos -timeout 30m -run Chaos ./cmd/...
 
 soak: build ## break the program for MINUTES (30): the whole matrix of faults, then random cycles; DuckDB reads along where it builds
 	@scripts/ensure-postgres

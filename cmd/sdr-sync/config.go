@@ -53,14 +53,13 @@ type IAMConfig struct {
 
 // ESMConfig says which metering API is asked, and for which scopes.
 type ESMConfig struct {
-	Endpoint         string
-	DomainID         string
-	Scopes           []pipeline.Scope
-	APIGAppcode      pipeline.Secret
-	HCSOAppcode      pipeline.Secret
-	HCSODomainID     string
-	ShareIDs         []string
-	CapacityServices []string
+	Endpoint     string
+	DomainID     string
+	Scopes       []pipeline.Scope
+	APIGAppcode  pipeline.Secret
+	HCSOAppcode  pipeline.Secret
+	HCSODomainID string
+	ShareIDs     []string
 }
 
 // BSSConfig says which order API is asked. API is "v1" or "v2".

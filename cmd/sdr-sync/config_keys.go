@@ -119,11 +119,6 @@ func configKeys() []configKey {
 			func(c *Config) any { return &c.ESM.ShareIDs },
 			"Shared screens that the stream service_health asks for.",
 		},
-		{
-			"esm.capacity_services", "", 0, "", nil,
-			func(c *Config) any { return &c.ESM.CapacityServices },
-			"Services that the stream cloud_service_capacity asks for, as the site calls them. Empty: the ten of the documents' samples.",
-		},
 
 		{
 			"bss.endpoint", "", NeedBSS, url,

@@ -640,7 +640,7 @@ bms.project_id is not set: write it in FILE or set SDR_SYNC_BMS_PROJECT_ID`
 		t.Errorf("everything is set: %v", err)
 	}
 	full.Sync.Parallel = 0
-	if got, want := complaint(t, full.Validate(), full.file), "sync.parallel (file FILE:16): want 1 to 64, got 0"; got != want {
+	if got, want := complaint(t, full.Validate(), full.file), "sync.parallel (file FILE:17): want 1 to 64, got 0"; got != want {
 		t.Errorf("a field changed after loading: got %s, want %s", got, want)
 	}
 }

@@ -196,7 +196,7 @@ func TestHostileNames(t *testing.T) {
 func TestHostileRefusals(t *testing.T) {
 	t.Parallel()
 	w := newListWorld(t)
-	w.settings["http.retry_for"] = "50ms"
+	w.settings["http.retry_for"] = "1s"
 	for _, endpoint := range []sandbox.Endpoint{sandbox.EndpointToken, sandbox.EndpointCreate, sandbox.EndpointPoll, sandbox.EndpointPage} {
 		for _, text := range []string{hostileTexts()[0], "\x1b]0;evil\x07\x1b[2J", "line\r\nsdr-sync: all is well", "\u202eevil\u009b2J", "%s%n%d", strings.Repeat("long ", 20000)} {
 			for _, status := range []int{400, 500, 200} {

@@ -197,7 +197,7 @@ func newSecretWorld(t *testing.T) *secretWorld {
 		w.settings[name] = secret
 	}
 	w.settings["postgres.url"] = withPassword(t, w.database, planted["postgres.url"])
-	w.settings["http.retry_for"], w.settings["sync.quarantine_max"] = "100ms", "100%"
+	w.settings["http.retry_for"], w.settings["sync.quarantine_max"] = "2s", "100%"
 	vendor := w.gate.vendor
 	w.gate.vendor = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.seen(r.Header)

@@ -525,8 +525,10 @@ func (a *app) checkPins(ctx context.Context, db *postgres.DB, parts []part, comm
 	if err := a.checkRegions(ctx, db); err != nil {
 		return err
 	}
-	if err := a.checkLakes(ctx, db, parts, rezone); err != nil {
-		return err
+	if command != "replay" { // it says first what a change of zones needs
+		if err := a.checkLakes(ctx, db, parts, rezone); err != nil {
+			return err
+		}
 	}
 	for _, p := range pins {
 		if p.zone && command == "replay" {

@@ -98,6 +98,9 @@ func (a *app) replay(ctx context.Context, p pull, parts []part, wanted func(pipe
 					return err
 				}
 			}
+			if err := a.checkLakes(ctx, db, parts, all); err != nil {
+				return err
+			}
 			land, err := a.openLanding()
 			if err != nil {
 				return err
