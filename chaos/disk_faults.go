@@ -39,7 +39,8 @@ func diskFaults() []fault {
 			stages: at("flip", "cut", "lost", "manifest", "foreign"), thrice: true, befall: damagedLake,
 		},
 		{
-			name: "readers", number: "F28", what: "Postgres and Parquet are read all the while", stages: at("night", "reslice"), befall: readers,
+			name: "readers", number: "F28", what: "Postgres and Parquet are read all the while", stages: at("night", "reslice"), run: "night",
+			befall: readers,
 		},
 	}
 }

@@ -17,12 +17,7 @@ import (
 func readers(ctx context.Context, c *cycle) error {
 	c.met = true
 	c.world.scenario = scenarioNamed(c.cell.Stage)
-	if c.cell.Stage == "reslice" {
-		c.args = c.world.scenario.command(c.world)
-	} else {
-		c.passNight()
-		c.args = c.nightly()
-	}
+	c.args = c.world.scenario.command(c.world)
 	known, err := c.lakeHashes()
 	if err != nil {
 		return err

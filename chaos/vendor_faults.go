@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -238,21 +239,33 @@ func hostileStages() []string {
 	return names
 }
 
-// hostile puts one hostile record on the second page. The run may refuse the page; if it says that all is well, each record of the page must
-// be somewhere.
+// hostile puts one hostile record on a page, however often that page is asked for. The run may refuse the page; if it says that all is well,
+// each record of the page must be somewhere.
 func hostile(ctx context.Context, c *cycle) error {
-	bad, pages := hostileRecords()[c.cell.Stage], atomic.Int64{}
+	bad := hostileRecords()[c.cell.Stage]
+	var page atomic.Pointer[string] // what the page that has it is asked by
 	met := atomic.Bool{}
 	c.streams = []string{"sdr"}
 	c.args = c.backfill()
 	back := c.front.step(func(w http.ResponseWriter, r *http.Request, vendor http.Handler) {
-		if pathOf(r) != sandbox.EndpointPage || pages.Add(1) < 2 || met.Load() {
+		if pathOf(r) != sandbox.EndpointPage {
+			vendor.ServeHTTP(w, r)
+			return
+		}
+		asked, err := io.ReadAll(r.Body)
+		if err != nil { // the caller is gone
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(asked))
+		this := r.URL.Path + string(asked)
+		if chosen := page.Load(); chosen != nil && *chosen != this {
 			vendor.ServeHTTP(w, r)
 			return
 		}
 		answer := recorded(r, vendor)
 		body := answer.Body.Bytes()
-		if i := bytes.IndexByte(body, '['); i >= 0 && bytes.IndexByte(body[i:], '{') > 0 {
+		i := bytes.IndexByte(body, '[')
+		if i >= 0 && bytes.IndexByte(body[i:], '{') > 0 && (page.CompareAndSwap(nil, &this) || *page.Load() == this) {
 			met.Store(true)
 			body = bytes.Join([][]byte{body[:i+1], []byte(bad + ","), body[i+1:]}, nil)
 		}
