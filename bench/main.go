@@ -22,14 +22,15 @@ import (
 
 func main() {
 	records := flag.Int("records", 1_000_000, "records of a first load")
-	large := flag.Int("large", 5_000_000, "records of the load that shows whether memory stays flat; 0 leaves it out")
+	large := flag.Int("large", 5_000_000, "records of the load that shows whether memory stays flat however many there are; 0 leaves it out")
 	pages := flag.Int("pages", 150, "pages of the drain at 30 ms each")
 	lists := flag.Int("subscriptions", 10_000, "resources of the list of subscriptions")
+	windows := flag.Int("windows", 1000, "windows of the run that shows whether memory stays flat from window to window; 0 leaves it out")
 	binary := flag.String("binary", "bin/sdr-sync", "the program")
 	flag.Parse()
 	path, err := filepath.Abs(*binary)
 	if err == nil {
-		err = bench(path, *records, *large, *pages, *lists)
+		err = bench(path, *records, *large, *pages, *lists, *windows)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -37,7 +38,7 @@ func main() {
 	}
 }
 
-func bench(binary string, records, large, pages, lists int) error {
+func bench(binary string, records, large, pages, lists, windows int) error {
 	if err := firstLoad(binary, records); err != nil {
 		return fmt.Errorf("first load: %w", err)
 	}
@@ -48,6 +49,11 @@ func bench(binary string, records, large, pages, lists int) error {
 	}
 	if err := subscriptions(binary, lists); err != nil {
 		return fmt.Errorf("subscriptions: %w", err)
+	}
+	if windows > 0 {
+		if err := longRun(binary, windows); err != nil {
+			return fmt.Errorf("long run: %w", err)
+		}
 	}
 	return drain(binary, pages)
 }
@@ -99,6 +105,50 @@ func subscriptions(binary string, n int) error {
 	fmt.Printf("%d subscriptions: %.1f s with export and verify, %d MiB; the same again, nothing changed: %.1f s\n",
 		first.records(), first.seconds(), first.rss>>20, again.seconds())
 	return nil
+}
+
+// longRun loads so many windows of a day in one run, some 500 records each, and tells how resident memory goes over the second half of it.
+// There is no lake: files take another level of memory than windows, which would look like growth.
+func longRun(binary string, windows int) error {
+	end := time.Date(2024, time.April, 1, 0, 0, 0, 0, time.UTC)
+	s, err := start(binary, "--records", fmt.Sprint(500*windows), "--days", fmt.Sprint(windows), "--today", end.Format(time.DateOnly), "--polls", "1")
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	s.env = append(s.env, "SDR_SYNC_SYNC_WINDOW=day", "SDR_SYNC_PARQUET_DIR=")
+	var samples []sample
+	r, err := s.watch(func(at time.Duration, rss int64) { samples = append(samples, sample{at.Seconds(), float64(rss)}) },
+		"backfill", "--stream", "sdr", "--from", end.AddDate(0, 0, -windows).Format(time.DateOnly), "--to", "2024-03-31", "--today", end.Format(time.DateOnly), "--no-verify")
+	if err != nil {
+		return err
+	}
+	half := samples[len(samples)/2:]
+	grown := slope(half) * (half[len(half)-1].at - half[0].at)
+	fmt.Printf("%d windows with %d records in one run: %.1f s, %d MiB peak resident; over its second half (%d samples, from %.1f MiB) memory grows by %+.2f MiB\n",
+		windows, r.records(), r.seconds(), r.rss>>20, len(half), half[0].rss/(1<<20), grown/(1<<20))
+	return nil
+}
+
+// sample is the resident memory, in bytes, so many seconds after the start.
+type sample struct{ at, rss float64 }
+
+// slope is that of the line through the samples with the least squares, in bytes per second.
+func slope(samples []sample) float64 {
+	var at, rss, over, under float64
+	for _, s := range samples {
+		at, rss = at+s.at, rss+s.rss
+	}
+	n := float64(len(samples))
+	at, rss = at/n, rss/n
+	for _, s := range samples {
+		over += (s.at - at) * (s.rss - rss)
+		under += (s.at - at) * (s.at - at)
+	}
+	if under == 0 {
+		return 0
+	}
+	return over / under
 }
 
 // drain compares sdr-sync with a client that follows the markers and does nothing else, at 30 ms a page, three times in turn.
@@ -186,12 +236,39 @@ type ran struct {
 	out       []byte
 }
 
-func (s *site) run(args ...string) (ran, error) {
+func (s *site) run(args ...string) (ran, error) { return s.watch(nil, args...) }
+
+// watch is run that tells the process's resident memory ten times a second, if anybody asks.
+func (s *site) watch(tell func(at time.Duration, rss int64), args ...string) (ran, error) {
 	var stdout, stderr bytes.Buffer
 	c := exec.CommandContext(context.Background(), s.binary, append(args, "--output", "json")...)
 	c.Env, c.Stdout, c.Stderr = s.env, &stdout, &stderr
 	started := time.Now()
-	err := c.Run()
+	err := c.Start()
+	if err != nil {
+		return ran{}, err
+	}
+	ended, told := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(told)
+		for tick := time.NewTicker(100 * time.Millisecond); tell != nil; {
+			select {
+			case <-ended:
+				tick.Stop()
+				return
+			case <-tick.C:
+				var pages, resident int64
+				if statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c.Process.Pid)); err == nil {
+					if _, err := fmt.Sscan(string(statm), &pages, &resident); err == nil {
+						tell(time.Since(started), resident*int64(os.Getpagesize()))
+					}
+				}
+			}
+		}
+	}()
+	err = c.Wait()
+	close(ended)
+	<-told
 	r := ran{wall: time.Since(started), out: stdout.Bytes()}
 	if err != nil {
 		return r, fmt.Errorf("sdr-sync %s: %w\n%s", strings.Join(args, " "), err, stderr.String())

@@ -114,8 +114,11 @@ func TestOwnAuthority(t *testing.T) {
 			calls := w.secure(&tls.Config{Certificates: []tls.Certificate{ours.issue(t, "127.0.0.1", time.Now().Add(time.Hour))}}, everyEndpoint...)
 			streams := []string{"sdr", "subscriptions", "bms_servers", "audit_logs"}
 			f := w.want(exitIncomplete, nightly(listDay, streams...)...)
-			contains(t, f.err, "certificate signed by unknown authority")
+			contains(t, f.err, "certificate signed by unknown authority", "set http.ca_file")
 			w.hides(f)
+			doctor := w.run("doctor")
+			contains(t, doctor.out+doctor.err, "certificate signed by unknown authority", "set http.ca_file")
+			w.hides(doctor)
 			if n := calls.Load(); n != 0 {
 				t.Errorf("%d calls got through without trust", n)
 			}

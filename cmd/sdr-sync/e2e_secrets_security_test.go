@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -353,6 +354,13 @@ func (w *secretWorld) echo(status int) http.HandlerFunc {
 			_, _ = fmt.Fprint(rw, url.QueryEscape(text))
 		case status == http.StatusOK:
 			_, _ = fmt.Fprintf(rw, "<pre>%s</pre>", text)
+		case status == http.StatusInternalServerError:
+			rw.WriteHeader(status)
+			_, _ = fmt.Fprintf(rw, "<pre>%s</pre>", html.EscapeString(text))
+		case status == http.StatusNotFound:
+			rw.Header().Set("X-Request-Id", base64.URLEncoding.EncodeToString([]byte(r.Header.Get("X-Auth-Token"))))
+			rw.WriteHeader(status)
+			_, _ = fmt.Fprint(rw, base64.StdEncoding.EncodeToString([]byte(text)))
 		case status == http.StatusServiceUnavailable:
 			rw.WriteHeader(status)
 			_, _ = fmt.Fprint(rw, text)

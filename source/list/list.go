@@ -225,6 +225,9 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 		return pipeline.Page{}, errors.New("no page has led there")
 	}
 	got, answer, err := c.ask(ctx, j, one, place, before.rows)
+	if err != nil && c.isAbsent(j, one, err) && !errors.Is(err, errUnaskable) {
+		got, answer, err = c.ask(ctx, j, one, place, before.rows) // a gateway's stray refusal must not make a row disappear
+	}
 	if err != nil {
 		if !c.isAbsent(j, one, err) {
 			return pipeline.Page{}, err
