@@ -19,8 +19,8 @@ type Envelope struct {
 	others  bool
 }
 
-// errorNames are the members of an error (ESM API Reference 3.3), folded.
-var errorNames = []string{"errorcode", "errormsg"}
+// errorNames are the members of an error (ESM API Reference 3.3; Identity and Access Management writes "error"), folded.
+var errorNames = []string{"errorcode", "errormsg", "error"}
 
 // Read finds the members called names, which are folded (see Fold), in the JSON object body, and those of an error. It refuses a body
 // that is no object or has a member twice: which of them would be meant? The members are parts of body.
@@ -55,16 +55,42 @@ func (e Envelope) Member(name string) []byte { return e.members[name] }
 // HasOthers tells whether the answer has members that were not asked for.
 func (e Envelope) HasOthers() bool { return e.others }
 
-// Error returns the error_code and error_msg of an answer; ok is false if the code stands for success or is absent.
+// Error returns the error_code and error_msg of an answer that reports an error. ok is false if there is none: the code stands for success, or
+// there is neither a code nor a message. A message or an error without a readable code counts: it must not pass for an answer without records.
 func (e Envelope) Error() (code, message string, ok bool) {
-	code, _ = Scalar(e.members["errorcode"])
+	code, readable := Scalar(e.members["errorcode"])
 	message, _ = Scalar(e.members["errormsg"])
-	return code, message, !MeansSuccess(code)
+	switch {
+	case !readable:
+		return "", string(e.members["errorcode"]) + " " + message, true
+	case strings.TrimSpace(code) != "":
+		return code, message, !MeansSuccess(code)
+	case !praises(message):
+		return "", message, true
+	}
+	if text, ok := Scalar(e.members["error"]); !ok && string(e.members["error"]) != "false" || strings.TrimSpace(text) != "" && !MeansSuccess(text) {
+		return "", string(e.members["error"]), true
+	}
+	return "", message, false
 }
 
 // MeansSuccess tells whether an error_code stands for none: Huawei's services write it as "", "0", "00000000" or "CBC.0000".
 func MeansSuccess(code string) bool {
-	return strings.Trim(code[strings.LastIndexByte(code, '.')+1:], "0") == "" || strings.EqualFold(code, "success")
+	code = strings.TrimSpace(code)
+	number := code[strings.LastIndexByte(code, '.')+1:]
+	return code == "" || number != "" && strings.Trim(number, "0") == "" || strings.EqualFold(code, "success")
+}
+
+// IsFine tells whether a return code is one of success: the member "code", which some lists of ESM have and no document explains.
+func IsFine(code string) bool {
+	code = strings.TrimSpace(code)
+	return MeansSuccess(code) || code == "200" || strings.EqualFold(code, "ok")
+}
+
+// praises tells whether an error_msg, which came without a code, reports nothing.
+func praises(message string) bool {
+	message = strings.ToLower(strings.TrimSpace(message))
+	return slices.Contains([]string{"", "success", "successful", "succeeded", "ok", "成功", "操作成功", "查询成功"}, message)
 }
 
 // Fold returns a member's name without case, underscores, dashes and spaces: job_id, jobId and JobID are one.

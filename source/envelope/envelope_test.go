@@ -41,10 +41,28 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// An answer that reports an error in any way must not pass for one without records.
+func TestError(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]bool{
+		`{}`: false, `{"error_code":null,"error_msg":null}`: false, `{"error_code":"","error_msg":""}`: false, `{"error_msg":"Success"}`: false,
+		`{"error_code":"0","error_msg":"no record found"}`: false, `{"error_code":"00000000","error_msg":"成功"}`: false, `{"error_msg":"查询成功"}`: false,
+		`{"error":null}`: false, `{"error":""}`: false, `{"error":false}`: false, `{"error":0}`: false,
+		`{"error_msg":"internal error"}`: true, `{"error_code":null,"error_msg":"backend timeout"}`: true, `{"error_code":{},"error_msg":""}`: true,
+		`{"error_code":"ESM.","error_msg":"x"}`: true, `{"error_code":"ESM.0001"}`: true, `{"error":{"message":"x"}}`: true, `{"error":"Bad Gateway"}`: true,
+		`{"error":true}`: true, `{"error_code":true}`: true,
+	} {
+		e, err := envelope.Read([]byte(body))
+		if _, _, got := e.Error(); err != nil || got != want {
+			t.Errorf("%s: an error %t (%v), want %t", body, got, err, want)
+		}
+	}
+}
+
 func TestMeansSuccess(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[string]bool{
-		"": true, "0": true, "00000000": true, "CBC.0000": true, "success": true, "Success": true, "CBC.0999": false, "200": false, "AS.0001": false,
+		"": true, "0": true, " ": true, "ESM.": false, ".": false, "00000000": true, "CBC.0000": true, "success": true, "Success": true, "CBC.0999": false, "200": false, "AS.0001": false,
 	} {
 		if got := envelope.MeansSuccess(code); got != want {
 			t.Errorf("MeansSuccess(%q) = %t", code, got)

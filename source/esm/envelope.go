@@ -17,10 +17,15 @@ func readEnvelope(body []byte, names ...string) (envelope.Envelope, error) {
 	if err != nil {
 		return e, err
 	}
+	return e, reported(e)
+}
+
+// reported is the error that an answer reports, if it does.
+func reported(e envelope.Envelope) error {
 	if code, message, ok := e.Error(); ok {
-		return e, fmt.Errorf("answer reports error %.64q: %.200q", code, message)
+		return fmt.Errorf("answer reports error %.64q: %.200q", code, message)
 	}
-	return e, nil
+	return nil
 }
 
 // parseJobID reads CreateQueryJobResponse (ESM API Reference 4.2.1, table 4-2).
@@ -44,11 +49,14 @@ func parseJobID(body []byte) (string, error) {
 
 // parseStatus reads QueryJobVo (ESM API Reference 4.2.2, table 4-5).
 func parseStatus(body []byte) (pipeline.JobStatus, error) {
-	e, err := readEnvelope(body, "status", "progress")
+	e, err := envelope.Read(body, "status", "progress")
 	if err != nil {
 		return pipeline.JobStatus{}, err
 	}
 	word, _ := envelope.Scalar(e.Member("status"))
+	if err := reported(e); err != nil && !strings.EqualFold(strings.TrimSpace(word), string(pipeline.JobFailure)) { // which may well say why
+		return pipeline.JobStatus{}, err
+	}
 	if word == "" {
 		return pipeline.JobStatus{}, errors.New("answer has no status")
 	}
@@ -69,13 +77,13 @@ func parseStatus(body []byte) (pipeline.JobStatus, error) {
 
 // parsePage reads QueryJobSdrResponse (ESM API Reference 4.2.3, table 4-8). The page's bytes are body's.
 func parsePage(body []byte) (pipeline.Page, error) {
-	e, err := readEnvelope(body, "data", "marker")
+	e, err := readEnvelope(body, "data", "marker", "code", "msg", "message")
 	if err != nil {
 		return pipeline.Page{}, err
 	}
 	data, marker := e.Member("data"), e.Member("marker")
 	// Both are optional in the document, but an answer of other members alone is no page, and must not pass for the last one.
-	if data == nil && marker == nil && e.HasOthers() {
+	if data == nil && marker == nil && (e.HasOthers() || e.Member("code") != nil || e.Member("msg") != nil || e.Member("message") != nil) {
 		return pipeline.Page{}, errors.New("answer has neither data nor marker")
 	}
 	page := pipeline.Page{Body: body}
@@ -92,6 +100,14 @@ func parsePage(body []byte) (pipeline.Page, error) {
 		return pipeline.Page{}, errors.New("answer has data that is no array")
 	case len(bytes.TrimLeft(data[1:], " \t\r\n")) > 1:
 		page.Data = data
+	}
+	// No document has a return code here. Where it would end the records it is heeded: others of the vendor's lists report failures so.
+	if code, ok := envelope.Scalar(e.Member("code")); (page.Next == "" || page.Data == nil) && (!ok || !envelope.IsFine(code)) {
+		message, _ := envelope.Scalar(e.Member("msg"))
+		if message == "" {
+			message, _ = envelope.Scalar(e.Member("message"))
+		}
+		return pipeline.Page{}, fmt.Errorf("answer has the return code %.64q: %.200q", code, message)
 	}
 	return page, nil
 }

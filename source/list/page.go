@@ -53,13 +53,16 @@ func parsePage(l *schemas.List, body []byte, before int64) (page, error) {
 	}
 	// Behind the last row a list may leave its records out; anywhere else that is no answer, least of all the last page.
 	missing := items == nil && !(p.hasTotal && p.total <= before)
-	code, _ := envelope.Scalar(e.Member("code"))
+	code, readable := envelope.Scalar(e.Member("code"))
+	if !readable {
+		code = string(e.Member("code"))
+	}
 	switch {
-	case missing && !isFine(code):
+	case (missing || p.rows == 0 && before == 0) && !envelope.IsFine(code): // a list must not pass for an empty one
 		return page{}, codeStatus(code)
 	case missing:
 		return page{}, fmt.Errorf("answer has no %q", l.Items)
-	case !isFine(code):
+	case !envelope.IsFine(code):
 		p.code = fmt.Sprintf("%.64s", code)
 	}
 	return p, nil
@@ -137,7 +140,7 @@ func parseTotal(value []byte) (total int64, ok bool) {
 // Gateway for the throttle).
 func errorStatus(code string) source.BodyStatus {
 	switch strings.ToUpper(strings.TrimSpace(code)) {
-	case "CBC.0999":
+	case "", "CBC.0999": // a message without a code tells nothing of the request
 		return http.StatusInternalServerError
 	case "CBC.0151":
 		return http.StatusForbidden
@@ -145,11 +148,6 @@ func errorStatus(code string) source.BodyStatus {
 		return http.StatusTooManyRequests
 	}
 	return http.StatusBadRequest
-}
-
-// isFine tells whether the return code of the ESM lists, which no document explains, is one of success.
-func isFine(code string) bool {
-	return envelope.MeansSuccess(code) || code == "200" || strings.EqualFold(code, "ok")
 }
 
 // codeStatus is what a return code means where there are no records: itself if it is a status, else an error of the server's.
