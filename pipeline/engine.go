@@ -103,6 +103,7 @@ type Result struct {
 	Records     int64
 	Quarantined int64
 	Outside     int64            // events that came and belong to other windows
+	Same        int64            // rows of a list with the key, or without keys the content, of one before: a second reading gave them again
 	Unknown     map[string]int64 // unknown fields
 	Duration    time.Duration
 }
@@ -248,16 +249,21 @@ func (e *Engine) land(ctx context.Context, w Window) (*landedWindow, error) {
 // contentOf is what a reading of a list gave.
 type contentOf struct{ records, quarantined record.Digest }
 
-// areVendors tells whether events with equal keys are the vendor's own: a second reading has given the very same, so nothing moved. Nothing
-// but the proof rests on the keys of events; rows of other lists are known by theirs.
+// areVendors tells whether rows that are the same are the vendor's own: a second reading, by pages of another size where the list has any, has
+// given the very same, so nothing moved.
 func (e *Engine) areVendors(s *survey, before *contentOf, err error) bool {
 	now := contentOf{s.records, s.quarantined}
-	same := errors.Is(err, ErrListMoved) && e.cfg.Stream.Shape == schemas.Events && *before == now
+	same := errors.Is(err, ErrListMoved) && !e.keysRule() && *before == now
 	*before = now
 	if same {
-		e.cfg.Log.Warn("the vendor's keys are not unique; its rows are published as they are", zap.String("stream", e.cfg.Stream.Name), zap.Error(err))
+		e.cfg.Log.Warn("the vendor's rows are not unique; they are published as they are", zap.String("stream", e.cfg.Stream.Name), zap.Error(err))
 	}
 	return same
+}
+
+// keysRule tells whether rows are known by their keys, which must be unique then. On those of events nothing but the proof rests.
+func (e *Engine) keysRule() bool {
+	return e.cfg.Stream.Shape != schemas.Events && len(e.cfg.Stream.Key) > 0
 }
 
 func (e *Engine) landJob(ctx context.Context, w Window, twins *contentOf) (_ *landedWindow, err error) {
@@ -729,7 +735,7 @@ func (e *Engine) Replay(ctx context.Context, state WindowState, job Job) Result 
 				return err
 			}
 		}
-		if err := s.finish(); err != nil {
+		if err := s.finish(); err != nil && (e.keysRule() || !errors.Is(err, ErrListMoved)) { // areVendors let it through when it was pulled
 			return err
 		}
 		if err := s.tooBad(state.Window, e.cfg.QuarantineMax); err != nil {

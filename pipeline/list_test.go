@@ -484,9 +484,56 @@ func TestEventsWithEqualKeys(t *testing.T) {
 	if len(w.ledger.jobs) != 2 || w.ledger.jobs[0].State != pipeline.StateMoved {
 		t.Errorf("the jobs are %+v, want one that moved before the one that published", w.ledger.jobs)
 	}
+	w.vendor.jobs = nil
+	if r, _ := w.replay(march.From); r.Status != pipeline.Unchanged || r.Err != nil || r.Same != 1 {
+		t.Errorf("the replay ends with %+v, want it unchanged, with one row of a key twice", r)
+	}
 	april := monthWindow(t, pipeline.Tenant, "2024-04-01")
 	w.mustRun(pipeline.Published, april)
 	w.wantRows(april.From, 1, nil)
+}
+
+// TestRowsWithoutKeysThatAreTheSame: pages [A, B] and [B, D] of A, B, C, D have the right total. Only that B stands twice tells that the order
+// changed in between, so the list is read again, by other pages.
+func TestRowsWithoutKeysThatAreTheSame(t *testing.T) {
+	t.Parallel()
+	paged := strings.Replace(notesYAML, "paging: {style: none}", "paging: {style: row, start: offset, limit: limit, size: 2}", 1)
+	whole := pipeline.WholeWindow()
+	shifted := listPages([2]string{"", `[{"id":"a"},{"id":"b"}]`}, [2]string{"", `[{"id":"b"},{"id":"d"}]`})
+	t.Run("it moved", func(t *testing.T) {
+		t.Parallel()
+		w := newListWorld(t, paged)
+		w.vendor.list = func(number int) []vendorPage {
+			if number == 1 {
+				return shifted
+			}
+			return listPages([2]string{"", `[{"id":"a"}]`}, [2]string{"", `[{"id":"b"}]`}, [2]string{"", `[{"id":"c"}]`}, [2]string{"", `[{"id":"d"}]`})
+		}
+		w.mustRun(pipeline.Published, whole)
+		w.wantRows(whole.From, 1, []string{"a #0", "b #0", "c #0", "d #0"})
+		w.wantStates(pipeline.StateMoved, pipeline.StatePublished)
+	})
+	t.Run("they are the vendor's", func(t *testing.T) {
+		t.Parallel()
+		w := newListWorld(t, paged)
+		w.vendor.list = func(int) []vendorPage { return shifted }
+		if r := w.mustRun(pipeline.Published, whole)[0]; r.Same != 1 {
+			t.Errorf("the result is %+v, want one row that is the same as another", r)
+		}
+		w.wantRows(whole.From, 1, []string{"a #0", "b #0", "b #1", "d #0"})
+		w.wantStates(pipeline.StateMoved, pipeline.StatePublished)
+		w.vendor.jobs = nil
+		if r, _ := w.replay(whole.From); r.Status != pipeline.Unchanged || r.Err != nil {
+			t.Errorf("the replay ends with %+v, want it unchanged", r)
+		}
+	})
+	t.Run("on one page", func(t *testing.T) {
+		t.Parallel()
+		w := newListWorld(t, notesYAML)
+		w.serve([2]string{"", `[{"id":"b"},{"id":"b"}]`})
+		w.mustRun(pipeline.Published, whole)
+		w.wantStates(pipeline.StatePublished)
+	})
 }
 
 // TestVanishIsRefused: too many rows gone at once leave what stands, and say so.

@@ -27,6 +27,7 @@ type survey struct {
 
 	seq         int64
 	pages       int64
+	same        int64 // rows of a list that have the key of one before, or its content if there is no key; known once finished
 	outside     int64 // events that are left out, since they belong to another window
 	records     record.Digest
 	quarantined record.Digest
@@ -131,16 +132,26 @@ func elements(stream *schemas.Stream, data []byte) iter.Seq[[]byte] {
 }
 
 // finish numbers the twins. After it the publication can be made, and pages can be passed over again. If two rows have one key, the list
-// moved while it was read: the error is ErrListMoved.
+// may have moved while it was read: a row went to the next page and stands twice, and another to the page before and stands nowhere, with
+// totals that agree. The error is ErrListMoved then. Where rows have no key, exact twins are the sign.
 func (s *survey) finish() error {
-	if err := s.twins.Finish(); err != nil || s.keys == nil {
+	if err := s.twins.Finish(); err != nil {
 		return err
+	}
+	if s.keys == nil {
+		if s.stream.IsList() && s.stream.List.Paging.Style != "none" {
+			s.same = s.twins.Count()
+		}
+		if s.same > 0 {
+			return fmt.Errorf("%d of %d rows are the same as one before: %w", s.same, s.records.Count, ErrListMoved)
+		}
+		return nil
 	}
 	if err := s.keys.Finish(); err != nil {
 		return err
 	}
-	if n := s.keys.Count(); n > 0 {
-		return fmt.Errorf("%d of %d rows have the same %s as one before: %w", n, s.records.Count, strings.Join(s.stream.Key, ", "), ErrListMoved)
+	if s.same = s.keys.Count(); s.same > 0 {
+		return fmt.Errorf("%d of %d rows have the same %s as one before: %w", s.same, s.records.Count, strings.Join(s.stream.Key, ", "), ErrListMoved)
 	}
 	return nil
 }
@@ -160,7 +171,7 @@ func (s *survey) tooBad(w Window, share float64) error {
 
 // report fills in what r says of the records.
 func (s *survey) report(r *Result) {
-	r.Pages, r.Records, r.Quarantined, r.Outside, r.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.outside, s.decoder.Unknown()
+	r.Pages, r.Records, r.Quarantined, r.Outside, r.Same, r.Unknown = s.pages, s.records.Count, s.quarantined.Count, s.outside, s.same, s.decoder.Unknown()
 }
 
 // publication offers the surveyed pages as rows and rejects; pages must yield the same pages each time.

@@ -61,6 +61,10 @@ func (r *report) addWindows(stream *schemas.Stream, results []pipeline.Result) {
 		if res.Window.Unit == pipeline.Whole && res.Err == nil {
 			w.Changes = &res.Outcome.Changes
 		}
+		if res.Same > 0 && (res.Status == pipeline.Published || res.Status == pipeline.Unchanged) {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s %s: %d rows are the same as others by all that tells rows apart; the vendor gave them twice and they are published as they are",
+				stream.Name, res.Window, res.Same))
+		}
 		r.Windows = append(r.Windows, w)
 	}
 }
