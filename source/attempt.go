@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -127,6 +128,10 @@ func (t *Transport) markReached(target *url.URL) {
 func unreachable(ctx context.Context, target *url.URL, timeout time.Duration, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("no whole answer within %s", timeout.Round(time.Millisecond))
+	}
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		err = fmt.Errorf("%w; if it is the site's own, set http.ca_file to a PEM file of it", err)
 	}
 	return fmt.Errorf("reach %s: %w", target.Host, err)
 }

@@ -2,11 +2,15 @@ package source
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,71 +172,102 @@ func first(values ...any) string {
 // Headers whose values say nothing about who asks.
 func isPublicHeader(name string) bool {
 	switch name {
-	case "Accept", "Accept-Encoding", "Content-Type", "User-Agent", "X-Language":
+	case "Accept", "Accept-Encoding", "Content-Type", "User-Agent", "X-Language", "X-Sdk-Date":
 		return true
 	}
 	return false
 }
 
+// signatureWords are what is public in the header of a signed call: refusals name these words to say what is wrong.
+var signatureWords = regexp.MustCompile(`SDK-HMAC-SHA256 Access=|, SignedHeaders=[^,]*, Signature=`)
+
 // concealer returns what replaces the request's secrets in foreign text: header values, and what the request names, also in the
 // spellings in which servers echo them.
 func concealer(req *Request, sent *http.Request) concealment {
-	secrets := req.Conceal
+	secrets := slices.Clone(req.Conceal)
 	for name, values := range sent.Header {
-		if !isPublicHeader(name) {
-			secrets = append(secrets[:len(secrets):len(secrets)], values...)
+		if isPublicHeader(name) {
+			continue
+		}
+		for _, value := range values {
+			secrets = append(secrets, signatureWords.Split(value, -1)...)
 		}
 	}
-	var pairs []string
+	var c concealment
 	for _, s := range secrets {
 		if len(s) < 4 {
 			continue // too short to be secret, and it would tear any text
 		}
-		quoted, _ := json.Marshal(s)
-		for _, spelling := range []string{s, url.QueryEscape(s), url.PathEscape(s), string(quoted[1 : len(quoted)-1])} {
-			pairs = append(pairs, spelling, pipeline.Secret("").String())
+		c = append(c, spellings(s)...)
+	}
+	return c
+}
+
+// spellings returns how servers write s where they echo it: plain, in a URL, in HTML, in JSON; and each of these in base64, whose look
+// depends on how many bytes stand before.
+func spellings(s string) []string {
+	asJSON, _ := json.Marshal(s) // text always encodes
+	quoted := strconv.Quote(s)
+	plain := []string{s, url.QueryEscape(s), url.PathEscape(s), html.EscapeString(s), string(asJSON[1 : len(asJSON)-1]), quoted[1 : len(quoted)-1]}
+	slices.Sort(plain)
+	plain = slices.Compact(plain)
+	all := plain
+	for _, text := range plain {
+		for k := range min(3, len(text)) {
+			rest := []byte(text[k:])
+			all = append(all, base64.StdEncoding.EncodeToString(rest), base64.URLEncoding.EncodeToString(rest))
 		}
 	}
-	return concealment{whole: strings.NewReplacer(pairs...), secrets: secrets}
+	return all
 }
 
-// concealment takes secrets out of foreign text, parts of them too: gateways cut what they echo.
-type concealment struct {
-	whole   *strings.Replacer
-	secrets []string
-}
+// concealment takes secrets, listed in all their spellings, out of foreign text; parts of them too, since gateways cut what they echo.
+type concealment []string
 
-// partOfSecret is how long a part of a secret must be to be one: shorter ones are words that stand in a secret by chance.
-const partOfSecret = 16
+// partOfSecret is how long a part of a secret must be to be one. Shorter ones are words that stand in a secret by chance, as "password"
+// does, and a word that is missing would tell as much.
+const partOfSecret = 9
 
 // Replace returns text without the secrets.
 func (c concealment) Replace(text string) string {
-	text = c.whole.Replace(text)
-	var out strings.Builder
-	for i := 0; i < len(text); {
-		n := c.secretAt(text[i:])
-		if n == 0 {
-			out.WriteByte(text[i])
-			i++
+	parts := map[string][]int{} // of the text, to where they begin
+	for i := range len(text) - partOfSecret + 1 {
+		part := text[i : i+partOfSecret]
+		parts[part] = append(parts[part], i)
+	}
+	hidden := make([]bool, len(text))
+	hide := func(from, n int) {
+		for i := range n {
+			hidden[from+i] = true
+		}
+	}
+	for _, s := range c {
+		for i := range len(s) - partOfSecret + 1 {
+			part := s[i : i+partOfSecret]
+			for _, from := range parts[part] {
+				hide(from, partOfSecret)
+			}
+			delete(parts, part)
+		}
+		if len(s) >= partOfSecret {
 			continue
 		}
-		out.WriteString(pipeline.Secret("").String())
-		i += n
-	}
-	return out.String()
-}
-
-// secretAt returns the length of the longest part of a secret that text begins with, 0 if it is too short to be one.
-func (c concealment) secretAt(text string) int {
-	longest := 0
-	for _, s := range c.secrets {
-		n := partOfSecret
-		for n <= len(text) && strings.Contains(s, text[:n]) {
-			longest = max(longest, n)
-			n++
+		for i := range len(text) {
+			if strings.HasPrefix(text[i:], s) {
+				hide(i, len(s))
+			}
 		}
 	}
-	return longest
+	var out strings.Builder
+	for i := range len(text) {
+		switch {
+		case !hidden[i]:
+			out.WriteByte(text[i])
+		case i == 0 || !hidden[i-1]:
+			out.WriteString(pipeline.Secret("").String())
+		}
+	}
+	return out.String()
 }
 
 // excerpt returns the first 200 bytes of foreign text without secrets.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sdr-sync/sdr-sync/schemas"
+	"github.com/sdr-sync/sdr-sync/sink/postgres/pgtest"
 )
 
 // relations are the tables and views of a schema, without partitions.
@@ -98,6 +99,57 @@ func TestWriterOfEveryTable(t *testing.T) {
 		"UPDATE sdr_sync.goose_db_version SET version_id = 0", "DELETE FROM sdr_sync.archived_month", "ALTER ROLE sdr_sync_reader SUPERUSER", "GRANT sdr_sync_owner TO CURRENT_USER",
 		"SELECT pg_read_file('/etc/passwd')", "COPY sdr_sync.run TO PROGRAM 'id'",
 	)
+}
+
+// Each role as the server itself meets it, at the end of a connection of its own: none of them can log in until an administrator lets it, and
+// then it is what it is and can become no other. Roles are the whole server's, so this test is not parallel to any other.
+func TestRolesAtTheirOwnConnections(t *testing.T) {
+	d := migrated(t, -1)
+	d.publish(t, march, someRecords(3))
+	for role, c := range map[string]struct{ may, mayNot []string }{
+		"sdr_sync_reader": {
+			[]string{"SELECT * FROM billing.sdr"},
+			[]string{
+				"SELECT FROM sdr_sync.run", "INSERT INTO billing.sdr (site) VALUES ('x')", "CREATE TABLE billing.mine (x int)", "CREATE TABLE public.mine (x int)",
+				"SET ROLE sdr_sync_writer", "SET ROLE sdr_sync_owner", "SET ROLE postgres", "SET SESSION AUTHORIZATION postgres",
+			},
+		},
+		"sdr_sync_writer": {
+			[]string{"SELECT * FROM sdr_sync.run", "SELECT * FROM billing.sdr"},
+			[]string{
+				"UPDATE billing.sdr SET site = 'x'", "DROP TABLE billing.sdr", "CREATE TABLE sdr_sync.mine (x int)", "CREATE TABLE public.mine (x int)",
+				"SET ROLE sdr_sync_owner", "SET ROLE postgres", "SET SESSION AUTHORIZATION postgres",
+			},
+		},
+		"sdr_sync_owner": {
+			[]string{"UPDATE billing.sdr SET tag = 'x'"},
+			[]string{"CREATE ROLE mine", "SET ROLE postgres", "SET SESSION AUTHORIZATION postgres", "COPY billing.sdr TO '/tmp/x'", "SELECT pg_read_file('/etc/passwd')"},
+		},
+	} {
+		t.Run(role, func(t *testing.T) {
+			url := pgtest.Server(t).URL(role, query[string](t, d, "SELECT current_database()::text"))
+			_, err := pgx.Connect(t.Context(), url)
+			var refused *pgconn.PgError
+			if !errors.As(err, &refused) || refused.Code != "28000" {
+				t.Errorf("connecting: got %v, want a role that is not permitted to log in", err)
+			}
+			d.exec(t, "ALTER ROLE "+role+" LOGIN")
+			t.Cleanup(func() {
+				if _, err := d.admin.Exec(context.Background(), "ALTER ROLE "+role+" NOLOGIN"); err != nil {
+					t.Error(err)
+				}
+			})
+			pool := adminPool(t, url)
+			var who string
+			err = pool.QueryRow(t.Context(), `SELECT concat_ws(' ', session_user, current_user, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication)
+				FROM pg_roles WHERE rolname = session_user`).Scan(&who)
+			if want := role + " " + role + " f f f f f"; err != nil || who != want {
+				t.Errorf("connected as %q (%v), want %q", who, err, want)
+			}
+			checkAllowed(t, pool, c.may...)
+			checkDenied(t, pool, c.mayNot...)
+		})
+	}
 }
 
 // Functions that run with their owner's rights take nothing from whoever calls them: no search path, no object, no text.
