@@ -204,7 +204,22 @@ func inProcess(t testing.TB, ctx context.Context, args []string) finished {
 	defer closeAll(stdin, stdout, stderr)
 	started := time.Now()
 	code := execute(ctx, args, stdin, stdout, stderr)
-	return finished{code, read(t, stdout.Name()), read(t, stderr.Name()), time.Since(started)}
+	f := finished{code, read(t, stdout.Name()), read(t, stderr.Name()), time.Since(started)}
+	hides(t, args, f)
+	return f
+}
+
+// hides complains if a secret of the worlds shows in what a command printed. The stand-in's own command has to tell them.
+func hides(t testing.TB, args []string, f finished) {
+	t.Helper()
+	if slices.Contains(args, "sandbox") {
+		return
+	}
+	for _, secret := range []string{sandbox.DefaultPassword, sandbox.DefaultSecretKey} {
+		if strings.Contains(f.out+f.err, secret) {
+			t.Errorf("%q shows in what %q prints: %s", secret, args, f)
+		}
+	}
 }
 
 func closeAll(files ...*os.File) {
@@ -302,7 +317,9 @@ func (p *process) wait() finished {
 		<-p.done
 		p.t.Fatalf("the program did not end within %s\n%s", patience, read(p.t, p.err))
 	}
-	return finished{exitCode(p.cmd.ProcessState.ExitCode()), read(p.t, p.out), read(p.t, p.err), time.Since(p.started)}
+	f := finished{exitCode(p.cmd.ProcessState.ExitCode()), read(p.t, p.out), read(p.t, p.err), time.Since(p.started)}
+	hides(p.t, p.cmd.Args, f)
+	return f
 }
 
 // ended tells whether the process is gone.
