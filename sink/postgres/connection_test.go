@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sdr-sync/sdr-sync/pipeline"
@@ -35,6 +36,9 @@ type proxy struct {
 	listen net.Listener
 	all    sync.WaitGroup
 
+	stalled  atomic.Bool
+	released chan struct{} // closed when what is stalled goes on
+
 	mu    sync.Mutex
 	next  cutting
 	cuts  int
@@ -48,7 +52,7 @@ func newProxy(t *testing.T, d *database) (p *proxy, through string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p = &proxy{t: t, socket: u.Query().Get("host") + "/.s.PGSQL." + u.Query().Get("port")}
+	p = &proxy{t: t, socket: u.Query().Get("host") + "/.s.PGSQL." + u.Query().Get("port"), released: make(chan struct{})}
 	if p.listen, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +67,27 @@ func newProxy(t *testing.T, d *database) (p *proxy, through string) {
 		p.all.Wait()
 	})
 	return p, "postgres://" + u.User.Username() + "@" + p.listen.Addr().String() + u.Path + "?sslmode=disable"
+}
+
+// stall lets nothing more through, though connections are taken as ever, until the test ends.
+func (p *proxy) stall() {
+	if p.stalled.CompareAndSwap(false, true) {
+		p.t.Cleanup(func() { close(p.released) })
+	}
+}
+
+// pass returns when something may get through.
+func (p *proxy) pass() {
+	if p.stalled.Load() {
+		<-p.released
+	}
+}
+
+// connections is how many were made so far.
+func (p *proxy) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) / 2
 }
 
 // cutNext makes the next COMMIT end as how says.
@@ -107,6 +132,7 @@ func (p *proxy) forward(client, server net.Conn) {
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := server.Read(buf)
+			p.pass()
 			mute.Lock()
 			if !muted {
 				client.Write(buf[:n])
@@ -134,6 +160,7 @@ func (p *proxy) forward(client, server net.Conn) {
 		if header == 4 && length >= 4 && binary.BigEndian.Uint32(message[4:]) == cancelRequest {
 			return // a network that loses answers loses these as well
 		}
+		p.pass()
 		isCommit := header == 5 && message[0] == 'Q' && strings.EqualFold(string(message[5:]), "commit\x00")
 		header = 5
 		how := cutNothing

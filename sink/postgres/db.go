@@ -30,6 +30,7 @@ import (
 type Config struct {
 	URL        pipeline.Secret   // libpq URL or key=value string
 	Lease      time.Duration     // how long a lease lives without a heartbeat; 60 s if zero
+	Patience   time.Duration     // how long the database may leave a question without any answer; 5 leases, and 5 min at least, if zero
 	Parallel   int               // windows published at once; 4 if zero
 	Unit       pipeline.Unit     // length of a Parquet partition; month if empty
 	Streams    []*schemas.Stream // whose tables the database has; schemas.All() if nil
@@ -52,6 +53,9 @@ var ErrSchemaVersion = errors.New("the database schema does not fit this program
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.Lease == 0 {
 		cfg.Lease = time.Minute
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = max(5*cfg.Lease, 5*time.Minute)
 	}
 	if cfg.Parallel == 0 {
 		cfg.Parallel = 4
@@ -90,6 +94,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if conn.ValidateConnect == nil {
 		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
+	bePatient(conn, cfg.Patience)
 	pool, err := pgxpool.NewWithConfig(ctx, poolCfg)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
@@ -287,6 +292,19 @@ func (db *DB) inTx(ctx context.Context, opts pgx.TxOptions, do func(pgx.Tx) erro
 		return &commitError{err}
 	}
 	return nil
+}
+
+// execTx runs one short statement, which may have to wait for a lock or for the disk, but not for ever. It returns how many rows that
+// changed.
+func (db *DB) execTx(ctx context.Context, statement string, args ...any) (rows int64, err error) {
+	err = db.inTime(ctx, func(ctx context.Context) error {
+		return db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, statement, args...)
+			rows = tag.RowsAffected()
+			return err
+		})
+	})
+	return rows, err
 }
 
 // commitError marks an error of COMMIT itself: the transaction may have been committed all the same.

@@ -52,15 +52,18 @@ func (db *DB) WithLeases(ctx context.Context, wanted []pipeline.StreamScope, do 
 	wanted = slices.SortedFunc(slices.Values(wanted), pipeline.StreamScope.Compare) // one order for all: no deadlock between runs
 	tokens := map[pipeline.StreamScope]int64{}
 	failpoint.Hit(failpoint.LeaseTake)
-	err := db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		for _, s := range wanted {
-			token, err := db.takeLease(ctx, tx, s.Stream, s.Scope)
-			if err != nil {
-				return err
+	// No heartbeat looks after this yet.
+	err := db.inTime(ctx, func(ctx context.Context) error {
+		return db.inTx(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+			for _, s := range wanted {
+				token, err := db.takeLease(ctx, tx, s.Stream, s.Scope)
+				if err != nil {
+					return err
+				}
+				tokens[s] = token
 			}
-			tokens[s] = token
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		return err
@@ -124,10 +127,12 @@ func (db *DB) takeLease(ctx context.Context, tx pgx.Tx, stream string, s pipelin
 }
 
 // heartbeat prolongs the leases three times per lease life. A database that can't be reached is tried again at the next beat: the
-// fence inside the publishing transaction is what protects the data.
+// fence inside the publishing transaction is what protects the data. But one that prolongs nothing for too long would let the run wait
+// for ever, so then the run ends.
 func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, tokens map[pipeline.StreamScope]int64) {
 	ticker := time.NewTicker(max(db.cfg.Lease/3, time.Millisecond))
 	defer ticker.Stop()
+	heard, failures := time.Now(), 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -139,12 +144,20 @@ func (db *DB) heartbeat(ctx context.Context, lost context.CancelCauseFunc, token
 			beat, cancel := context.WithTimeout(ctx, db.cfg.Lease/3)
 			tag, err := db.pool.Exec(beat, renewLease, s.Stream, s.Scope.Site, s.Scope.Region, token, db.cfg.Lease)
 			cancel()
+			if ctx.Err() != nil {
+				return
+			}
 			if err != nil {
-				if ctx.Err() == nil {
-					db.cfg.Log.Warn("lease not prolonged", zap.Stringer("scope", s), zap.Error(err))
+				db.cfg.Log.Warn("lease not prolonged", zap.Stringer("scope", s), zap.Error(err))
+				failures++
+				// One failure says nothing: it may have been this process that stood still.
+				if failures >= 3 && time.Since(heard) >= db.cfg.Patience {
+					lost(fmt.Errorf("prolong the lease of %s: %w: %w", s, &SilentError{time.Since(heard)}, err))
+					return
 				}
 				continue
 			}
+			heard, failures = time.Now(), 0
 			failpoint.Hit(failpoint.LeaseRenewed)
 			if tag.RowsAffected() == 0 {
 				lost(fmt.Errorf("%s: %w", s, pipeline.ErrFenced))
@@ -201,8 +214,8 @@ func (db *DB) Leases(ctx context.Context) ([]Lease, error) {
 
 // ReleaseLease removes the lease of a scope whoever holds it: its holder can no longer commit. It tells whether there was one.
 func (db *DB) ReleaseLease(ctx context.Context, stream string, s pipeline.Scope) (bool, error) {
-	tag, err := db.pool.Exec(ctx, "DELETE FROM sdr_sync.lease WHERE stream = $1 AND site = $2 AND region = $3", stream, s.Site, s.Region)
-	return tag.RowsAffected() > 0, wrap(err, "release the lease of %s", s)
+	released, err := db.execTx(ctx, "DELETE FROM sdr_sync.lease WHERE stream = $1 AND site = $2 AND region = $3", stream, s.Site, s.Region)
+	return released > 0, wrap(err, "release the lease of %s", s)
 }
 
 // holderIdentity names this process so that another one can tell whether it still lives: host, boot, process namespace, pid and the

@@ -154,7 +154,7 @@ func (db *DB) SaveJob(ctx context.Context, j pipeline.Job) (pipeline.Job, error)
 func (db *DB) UpdateJob(ctx context.Context, j pipeline.Job) error {
 	args, err := updateJobArgs(j, db.cfg.Now(), jobResult{})
 	if err == nil {
-		_, err = db.pool.Exec(ctx, updateJob+" AND state IN ('open', 'landed')", args...)
+		_, err = db.execTx(ctx, updateJob+" AND state IN ('open', 'landed')", args...)
 	}
 	return wrap(err, "store the state of job %d", j.Row)
 }
@@ -257,7 +257,7 @@ func (p prefixed) Scan(dest ...any) error { return p.CollectableRow.Scan(append(
 // AbandonJobs ends the scope's live jobs created before the given time: they are too old to be adopted, and their windows may never be
 // asked for again.
 func (db *DB) AbandonJobs(ctx context.Context, stream string, scope pipeline.Scope, before time.Time) error {
-	_, err := db.pool.Exec(ctx, `
+	_, err := db.execTx(ctx, `
 		UPDATE sdr_sync.job SET state = 'abandoned', note = 'too old to be adopted', finished_at = $5
 		WHERE stream = $1 AND site = $2 AND region = $3 AND state IN ('open', 'landed') AND created_at < $4`,
 		stream, scope.Site, scope.Region, before, db.cfg.Now())

@@ -1071,3 +1071,51 @@ func TestHistoryHoldsQuarantinedRows(t *testing.T) {
 		}
 	}
 }
+
+// A row that the quarantine holds night after night changes nothing after the first: no generation, no file.
+func TestHistoryQuarantineStays(t *testing.T) {
+	t.Parallel()
+	for _, keyed := range []bool{true, false} {
+		d, lists := newLists(t, subscriptionYAML)
+		s := lists[0]
+		d.pull(t, s, pull{rows: pairs("id", "a=1 b=2"), created: testNow})
+		key := list[string](t, d, "SELECT replace(natural_key::text, '-', '') FROM "+s.Table+" WHERE id = 'b'")[0]
+		night := func(minute int, quarantined ...string) pipeline.Outcome {
+			p := d.prepareList(t, s, pull{rows: pairs("id", "a=1"), quarantined: quarantined, created: testNow.Add(time.Duration(minute) * time.Minute)})
+			rejects := p.Rejects
+			p.Rejects = func(yield func(pipeline.Rejected, error) bool) {
+				for r, err := range rejects {
+					if r.HasKey = keyed; keyed {
+						hex.Decode(r.NaturalKey[:], []byte(key))
+					}
+					if !yield(r, err) {
+						return
+					}
+				}
+			}
+			return d.mustReplace(t, d.listReplacement(s, p))[0]
+		}
+		for minute := 1; minute <= 4; minute++ {
+			o := night(minute, "{}")
+			dirty := query[int64](t, d, "SELECT dirty_seq FROM sdr_sync.partition WHERE stream = $1", s.Name)
+			if o.Unchanged != (minute > 1) || o.Generation != 2 || dirty != 2 {
+				t.Errorf("keyed %t, night %d: got %+v and dirty_seq %d", keyed, minute, o, dirty)
+			}
+		}
+		// More in the quarantine is a generation, but the row stays as it is, and so does the file.
+		o := night(5, "{}", "[]")
+		if dirty := query[int64](t, d, "SELECT dirty_seq FROM sdr_sync.partition WHERE stream = $1", s.Name); o.Unchanged || o.Generation != 3 || dirty != 2 {
+			t.Errorf("keyed %t, more of it: got %+v and dirty_seq %d", keyed, o, dirty)
+		}
+		if got, want := d.history(t, s), "a=1 [0,) appeared; b=2 [0,) appeared absent since 1"; got != want {
+			t.Errorf("keyed %t: got %s, want %s", keyed, got, want)
+		}
+		// Out of the quarantine and still away: it is closed.
+		if o := night(6); o.Changes != (pipeline.Changes{Disappeared: 1}) {
+			t.Errorf("keyed %t, gone: got %+v", keyed, o)
+		}
+		if o := night(7); !o.Unchanged {
+			t.Errorf("keyed %t, still gone: got %+v", keyed, o)
+		}
+	}
+}

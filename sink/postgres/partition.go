@@ -119,7 +119,7 @@ func (t *table) windowsIn(ctx context.Context, tx pgx.Tx, p pipeline.Partition) 
 
 // MarkExported records that the file of p holds what was read at seq.
 func (s partitionStore) MarkExported(ctx context.Context, p pipeline.Partition, seq int64, file pipeline.FileFacts) error {
-	_, err := s.db.pool.Exec(ctx, `
+	_, err := s.db.execTx(ctx, `
 		UPDATE sdr_sync.partition SET exported_seq = $4, file_rows = $5, file_digest = $6, file_bytes = $7, file_sha256 = $8, exported_at = $9
 		WHERE stream = $1 AND site = $2 AND from_date = $3`,
 		s.stream, p.Site, dateArg(p.From), seq, file.Rows, file.Digest, file.Bytes, file.SHA256, s.db.cfg.Now())

@@ -35,7 +35,7 @@ func (db *DB) Publish(ctx context.Context, r pipeline.Replacement) ([]pipeline.O
 			return outcomes, nil
 		}
 		var lost *commitError
-		if errors.As(err, &lost) && ctx.Err() == nil {
+		if errors.As(err, &lost) && outcomes != nil && ctx.Err() == nil { // without outcomes it was a partition's COMMIT
 			// The answer to COMMIT is lost: the ledger knows whether it happened.
 			committed, readErr := db.committed(ctx, r, outcomes)
 			if readErr != nil {
@@ -84,13 +84,27 @@ func (db *DB) ensurePartitions(ctx context.Context, r pipeline.Replacement) erro
 		}
 	}
 	for _, month := range slices.Sorted(maps.Keys(months)) {
-		failpoint.Hit(failpoint.PartitionEnsure)
-		if _, err := db.pool.Exec(ctx, "SELECT sdr_sync.ensure_partition($1, $2)", t.stream.Table, monthArg(month)); err != nil {
+		if err := db.ensurePartition(ctx, t, month); err != nil {
 			return wrap(hinted(err), "create the partition of %s for %s", t.stream.Table, month.MonthString())
 		}
-		failpoint.Hit(failpoint.PartitionEnsured)
 	}
 	return nil
+}
+
+// ensurePartition creates one month's partition. Creating takes a lock that whoever archives a month holds as well, so a partition that
+// is there is left alone. The table of an archived month is there too, but is no partition.
+func (db *DB) ensurePartition(ctx context.Context, t *table, month pipeline.Date) error {
+	var there bool
+	err := db.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($1 || to_char($2::date, '_YYYY_MM')))`,
+		t.stream.Table, monthArg(month)).Scan(&there)
+	if err != nil || there {
+		return err
+	}
+	failpoint.Hit(failpoint.PartitionEnsure)
+	_, err = db.execTx(ctx, "SELECT sdr_sync.ensure_partition($1, $2)", t.stream.Table, monthArg(month))
+	failpoint.Hit(failpoint.PartitionEnsured)
+	return err
 }
 
 // stands tells whether the ledger holds the publication's content already, on the same usage dates: a replay may move those.
@@ -244,7 +258,7 @@ func (db *DB) compare(ctx context.Context, tx pgx.Tx, t *table, r pipeline.Repla
 	unchanged = old.HashVersion == record.HashVersion && old.Records == p.Records && old.Quarantined == p.Quarantined
 	if !r.Replay {
 		if unchanged && t.stream.Shape == schemas.History {
-			unchanged, err = noneAbsent(ctx, tx, t)
+			unchanged, err = noneLeaving(ctx, tx, t, p)
 		}
 		return unchanged, false, err
 	}
@@ -377,14 +391,14 @@ func (db *DB) replaceWindow(ctx context.Context, tx pgx.Tx, t *table, r pipeline
 	return logRestatement(ctx, tx, r, p, old, *outcome, amounts)
 }
 
-// refuseArchived fails if rows of the window stand in an archived month: they could be neither kept nor deleted.
+// refuseArchived fails if records of the published window stand in an archived month: they could be neither kept nor deleted.
 func refuseArchived(ctx context.Context, tx pgx.Tx, windowID int64) error {
 	var months string
 	err := tx.QueryRow(ctx, `
 		SELECT coalesce(string_agg(to_char(m, 'YYYY-MM'), ', ' ORDER BY m), '')
 		FROM sdr_sync.window, unnest(usage_months) m JOIN sdr_sync.archived_month a ON a.usage_month = m WHERE window_id = $1`, windowID).Scan(&months)
 	if err == nil && months != "" {
-		err = fmt.Errorf("usage month %s is archived, and the window to be published has records of it (as sdr_sync_owner: SELECT sdr_sync.restore_month(...))", months)
+		return fmt.Errorf("usage month %s is archived, and the published window has records of it (as sdr_sync_owner: SELECT sdr_sync.restore_month(...))", months)
 	}
 	return wrap(err, "look for archived months")
 }
@@ -590,6 +604,11 @@ func storable(s string) string {
 
 // retire takes a window's rows away; other windows of the same transaction bring them back as theirs.
 func (db *DB) retire(ctx context.Context, tx pgx.Tx, t *table, old pipeline.WindowState, touched touchedDates) error {
+	if t.metered() {
+		if err := refuseArchived(ctx, tx, old.ID); err != nil {
+			return wrap(err, "retire window %s", old.Window)
+		}
+	}
 	if _, err := clearWindow(ctx, tx, t, old, touched); err != nil {
 		return wrap(err, "retire window %s", old.Window)
 	}

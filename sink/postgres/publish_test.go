@@ -512,6 +512,73 @@ func TestResliceIsAllOrNothing(t *testing.T) {
 	d.checkUntouched(t, r, is(errTorn))
 }
 
+// A window with records of an archived month is not retired: the windows that follow it could not bring them back.
+func TestResliceKeepsArchivedMonths(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	records := append(someRecords(5), sdr("20240207000000", "late", "1"))
+	d.publish(t, march, records)
+	d.export(t)
+	_, owner := d.login(t, "sdr_sync_owner")
+	checkAllowed(t, owner, "SELECT sdr_sync.archive_month('2024-02-01')")
+	// The vendor no longer returns the late record.
+	r := d.replacement(d.prepare(t, window(north, "2024-03-01", "2024-03-02"), records[:5]))
+	r.Retire = d.windows(t, north)
+	err := d.checkUntouched(t, r, says("retire window "+march.String()+": usage month 2024-02 is archived"))
+	if !says("sdr_sync.restore_month")(err) {
+		t.Errorf("%q does not say what to do", err)
+	}
+	checkAllowed(t, owner, "SELECT sdr_sync.restore_month('2024-02-01')")
+	d.mustReplace(t, r)
+}
+
+// Publishing into months that are there does not wait for whoever archives one.
+func TestPartitionsThatAreThere(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.publish(t, march, append(someRecords(3), sdr("20240207000000", "late", "1")))
+	d.export(t)
+	tx, err := d.admin.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(hashtextextended('sdr_sync.ensure_partition', 0))"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r := d.replacement(d.prepare(t, march, append(someRecords(4), sdr("20240207000000", "late", "1"))))
+	if _, err := replace(ctx, d.DB, r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What may wait for somebody's lock does so for two minutes at most. Each statement is made to fail with the limit that it runs under.
+func TestNothingWaitsForALockForEver(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	job := d.landed(t, march)
+	d.exec(t, `
+		CREATE OR REPLACE FUNCTION sdr_sync.ensure_partition(parent text, month date) RETURNS void LANGUAGE plpgsql AS $$
+			BEGIN RAISE EXCEPTION 'lock_timeout is %', current_setting('lock_timeout'); END $$;
+		CREATE FUNCTION limits() RETURNS trigger LANGUAGE plpgsql AS $$
+			BEGIN RAISE EXCEPTION 'lock_timeout is %', current_setting('lock_timeout'); END $$;
+		CREATE TRIGGER limits BEFORE UPDATE ON sdr_sync.job FOR EACH ROW EXECUTE FUNCTION limits()`)
+	for name, do := range map[string]func() error{
+		"partition": func() error {
+			_, err := replace(t.Context(), d.DB, d.replacement(publication(t, job, someRecords(1))))
+			return err
+		},
+		"job":     func() error { return d.UpdateJob(t.Context(), job) },
+		"abandon": func() error { return d.AbandonJobs(t.Context(), stream, north, testNow) },
+	} {
+		if err := do(); err == nil || !says("lock_timeout is 2min")(err) {
+			t.Errorf("%s: got %v, want it to run under a lock_timeout of 2 min", name, err)
+		}
+	}
+}
+
 var errTorn = errors.New("the landing file is torn")
 
 // Whatever goes wrong with the rows, nothing of the window is published, be it the first time or not.

@@ -120,22 +120,40 @@ func (t *table) prove(ctx context.Context, tx pgx.Tx, standing string, p pipelin
 // standing is SQL for the rows of a history that the newest complete pull had.
 const standing = "valid_to IS NULL AND absent_since IS NULL"
 
-// noneAbsent tells whether every open row was in the newest complete pull: otherwise an equal pull confirms that some are gone.
-func noneAbsent(ctx context.Context, tx pgx.Tx, t *table) (none bool, err error) {
-	err = tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+t.name+" WHERE valid_to IS NULL AND absent_since IS NOT NULL)").Scan(&none)
+// noneLeaving tells whether no open row is on its way out: a row that the newest complete pull lacked is closed by an equal one, unless
+// the quarantine, which is equal too, holds it.
+func noneLeaving(ctx context.Context, tx pgx.Tx, t *table, p pipeline.Publication) (none bool, err error) {
+	const absent = "SELECT FROM %s s WHERE valid_to IS NULL AND absent_since IS NOT NULL"
+	if none, err = noRows(ctx, tx, fmt.Sprintf(absent, t.name)); none || err != nil {
+		return none, err
+	}
+	keyless, err := loadRejectedKeys(ctx, tx, p)
+	if err != nil {
+		return false, err
+	}
+	if none, err = noRows(ctx, tx, fmt.Sprintf(absent+" AND NOT EXISTS ("+quarantined+")", t.name)); err != nil {
+		return false, err
+	}
+	return none || keyless, dropRejectedKeys(ctx, tx)
+}
+
+func noRows(ctx context.Context, tx pgx.Tx, query string) (none bool, err error) {
+	err = tx.QueryRow(ctx, "SELECT NOT EXISTS ("+query+")").Scan(&none)
 	return none, wrap(err, "look for absent rows")
 }
+
+// quarantined is SQL for the quarantined keys that are the row s's.
+const quarantined = "SELECT FROM pg_temp.quarantined q WHERE q.natural_key = s.natural_key"
 
 // mergeHistory closes and opens versions, so that the open ones that are not absent are the publication, and returns how many rows it
 // touched. A row that is missing is only marked: lists shift while they are read, so it takes a second complete pull to close it.
 func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, taken time.Time, outcome *pipeline.Outcome) (rows int64, err error) {
 	const incoming = "SELECT FROM pg_temp.incoming i WHERE i.natural_key = s.natural_key"
-	const quarantined = "SELECT FROM pg_temp.quarantined q WHERE q.natural_key = s.natural_key"
 	keyless, err := loadRejectedKeys(ctx, tx, p)
 	if err != nil {
 		return 0, err
 	}
-	if err := t.refuseVanish(ctx, tx, r, p, incoming, quarantined); err != nil {
+	if err := t.refuseVanish(ctx, tx, r, p, incoming); err != nil {
 		return 0, err
 	}
 	c := &outcome.Changes
@@ -151,7 +169,8 @@ func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacem
 	failpoint.Hit(failpoint.HistoryClosed)
 	// The vendor has what is in the quarantine, so the row goes on; but what it says now is not known.
 	err = change(ctx, tx, "keep rows in the quarantine", []*int64{&rows}, `
-		UPDATE `+t.name+` s SET absent_since = $1 WHERE valid_to IS NULL AND NOT EXISTS (`+incoming+`) AND EXISTS (`+quarantined+`)`, taken)
+		UPDATE `+t.name+` s SET absent_since = $1
+		WHERE valid_to IS NULL AND absent_since IS NULL AND NOT EXISTS (`+incoming+`) AND EXISTS (`+quarantined+`)`, taken)
 	if err != nil {
 		return 0, err
 	}
@@ -198,8 +217,8 @@ func (t *table) mergeHistory(ctx context.Context, tx pgx.Tx, r pipeline.Replacem
 	}
 	failpoint.Hit(failpoint.HistoryOpened)
 	rows, outcome.Inserted = rows+opened, outcome.Inserted+opened
-	if _, err := tx.Exec(ctx, "DROP TABLE pg_temp.quarantined"); err != nil {
-		return 0, wrap(err, "drop the table of quarantined keys")
+	if err := dropRejectedKeys(ctx, tx); err != nil {
+		return 0, err
 	}
 	return rows, t.prove(ctx, tx, standing, p)
 }
@@ -226,6 +245,12 @@ func loadRejectedKeys(ctx context.Context, tx pgx.Tx, p pipeline.Publication) (k
 	return keyless, wrap(err, "load quarantined keys")
 }
 
+// dropRejectedKeys makes room: the transaction may need the name again.
+func dropRejectedKeys(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "DROP TABLE pg_temp.quarantined")
+	return wrap(err, "drop the table of quarantined keys")
+}
+
 // A history refuses that more rows vanish at once than vanishFloor and than one in vanishShare of its open ones.
 const (
 	vanishFloor = 20
@@ -233,7 +258,7 @@ const (
 )
 
 // refuseVanish fails with *pipeline.VanishError if implausibly many rows are missing for the first time.
-func (t *table) refuseVanish(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, incoming, quarantined string) error {
+func (t *table) refuseVanish(ctx context.Context, tx pgx.Tx, r pipeline.Replacement, p pipeline.Publication, incoming string) error {
 	if r.AcceptShrink || r.Replay {
 		return nil
 	}

@@ -36,7 +36,7 @@ func tryLock(f *os.File, how int) (bool, error) {
 	}
 }
 
-// lock waits for the lock. It asks again and again, because a blocking flock could not be told that ctx is done.
+// lock waits for the lock until ctx ends. It asks again and again, because a blocking flock could not be told of that.
 func lock(ctx context.Context, name string, how int) (*os.File, error) {
 	f, err := openLock(name)
 	if err != nil {

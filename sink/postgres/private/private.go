@@ -3,6 +3,7 @@
 package private
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,7 +34,9 @@ type Config struct {
 	// UnsafeNoSync is for tests only: nothing is synced, so that a power failure may destroy the cluster.
 	UnsafeNoSync bool
 
-	search *search // where tests have servers found
+	search   *search       // where tests have servers found
+	lockWait time.Duration // tests are less patient
+	askWait  time.Duration
 }
 
 // DefaultDataDir is /var/lib/sdr-sync/postgres for root, else sdr-sync/postgres in $XDG_DATA_HOME or ~/.local/share.
@@ -61,7 +64,18 @@ type Server struct {
 	binDir       string
 	socketDir    string
 	holders      *os.File // locked shared while the server is ours too
+	lockWait     time.Duration
+	askWait      time.Duration
 }
+
+const (
+	// lockWait is how long a start may wait for another process that starts or stops the server.
+	lockWait = 10 * time.Minute
+	// askWait is how long a server that is ready may take for an answer.
+	askWait = 60 * time.Second
+	// closeWait is how long a connection may take to close.
+	closeWait = 5 * time.Second
+)
 
 // Start starts the private Postgres, making it first if there is none, or joins one that runs: another process's, or one whose last
 // holder was killed. Several processes may start at once. When Start returns, the server accepts connections and has the database
@@ -81,6 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 // prepare settles folder and user, and makes the folder.
 func prepare(cfg Config) (*Server, error) {
 	s := &Server{dataDir: cfg.DataDir, log: cfg.Log, search: defaultSearch(), unsafeNoSync: cfg.UnsafeNoSync}
+	s.lockWait, s.askWait = cmp.Or(cfg.lockWait, lockWait), cmp.Or(cfg.askWait, askWait)
 	if cfg.search != nil {
 		s.search = *cfg.search
 	}
@@ -131,7 +146,7 @@ func (s *Server) cluster() string { return filepath.Join(s.dataDir, clusterFolde
 
 // start does all that must not happen twice at once under the start lock.
 func (s *Server) start(ctx context.Context) (err error) {
-	starting, err := s.lock(ctx, startLock, syscall.LOCK_EX)
+	starting, err := s.lockStart(ctx)
 	if err != nil {
 		return err
 	}
@@ -151,6 +166,15 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return errors.Join(err, s.letGo()) // a server that nobody else holds must not stay behind
 	}
 	return nil
+}
+
+// lockStart waits for the start lock. Whoever has it may be stopped, or wait for a server whose recovery does not end.
+func (s *Server) lockStart(ctx context.Context) (*os.File, error) {
+	waiting, cancel := context.WithTimeoutCause(ctx, s.lockWait, fmt.Errorf(
+		"another process has been starting or stopping the server for %v: if the server recovers from a crash, as %s then says, run again later; "+
+			"else end that process (`lslocks` names the one that holds %s) and run again", s.lockWait, filepath.Join(s.dataDir, logName), startLock))
+	defer cancel()
+	return s.lock(waiting, startLock, syscall.LOCK_EX)
 }
 
 // lock waits for one of the two locks. What root makes in another user's folder is given to that user, who could not open it else.
@@ -177,22 +201,30 @@ func (s *Server) giveToOwner(f *os.File) error {
 	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
-// ensureDatabase creates the database if it is missing.
+// ensureDatabase creates the database if it is missing. The start lock is held, so it gives up on a server that does not answer.
 func (s *Server) ensureDatabase(ctx context.Context) (err error) {
-	conn, err := pgx.Connect(ctx, s.URL("postgres", "postgres"))
+	asking, cancel := context.WithTimeout(ctx, s.askWait)
+	defer cancel()
+	conn, err := pgx.Connect(asking, s.URL("postgres", "postgres"))
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)
+		defer cancel()
+		err = errors.Join(err, conn.Close(closing))
+	}()
 	var exists bool
 	const query = `select exists (select from pg_database where datname = $1)`
-	if err := conn.QueryRow(ctx, query, Database).Scan(&exists); err != nil {
+	if err := conn.QueryRow(asking, query, Database).Scan(&exists); err != nil {
 		return fmt.Errorf("look for database %s: %w", Database, err)
 	}
 	if exists {
 		return nil
 	}
-	if _, err := conn.Exec(ctx, "create database "+pgx.Identifier{Database}.Sanitize()); err != nil {
+	creating, cancel := context.WithTimeout(ctx, s.lockWait) // it copies files, which a slow disk may take long for
+	defer cancel()
+	if _, err := conn.Exec(creating, "create database "+pgx.Identifier{Database}.Sanitize()); err != nil {
 		return fmt.Errorf("create database %s: %w", Database, err)
 	}
 	return nil

@@ -708,6 +708,45 @@ func TestCancelAfterLaunch(t *testing.T) {
 	}
 }
 
+// Whoever holds the start lock and does not come to an end does not make others wait for ever.
+func TestStartLockIsHeld(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	binaries, started := blockingInitdb(t)
+	h := newHolder(t, dir, initdbVariable+"="+binaries)
+	awaitFIFO(t, started)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := private.Start(ctx, private.WithLessPatience(testConfig(dir), 50*time.Millisecond, 0))
+	if err == nil {
+		t.Fatal("started under the lock of another process")
+	}
+	for _, want := range []string{"start.lock", "another process has been starting or stopping the server for 50ms", "lslocks", "run again", filepath.Join(dir, "server.log")} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want it to say %q", err, want)
+		}
+	}
+	h.kill(t)
+	start(t, private.WithLessPatience(testConfig(dir), time.Minute, 0))
+}
+
+// A server that is ready and then stops answering is given up, or the start lock would be held for ever.
+func TestServerDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	s := start(t, private.WithLessPatience(testConfig(dir), 0, 100*time.Millisecond))
+	pid := serverPID(t, dir)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := private.EnsureDatabase(ctx, s); err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want it to give up in time", err)
+	}
+}
+
 // logFunc is a log that calls a function for each entry.
 type logFunc func(zapcore.Entry, []zapcore.Field)
 
