@@ -87,7 +87,7 @@ func checkValues(values map[string]string) error {
 }
 
 // ask reads one page. The answer is the caller's to release unless there is an error.
-func (c *Client) ask(ctx context.Context, j *job, one *combination, place, before int64) (page, source.Response, error) {
+func (c *Client) ask(ctx context.Context, j *job, one *question, place, before int64) (page, source.Response, error) {
 	if err := checkValues(one.values); err != nil {
 		return page{}, source.Response{}, err
 	}
@@ -111,7 +111,7 @@ func (c *Client) ask(ctx context.Context, j *job, one *combination, place, befor
 }
 
 // call builds the request of one page.
-func (c *Client) call(j *job, one *combination, place int64) (source.Request, error) {
+func (c *Client) call(j *job, one *question, place int64) (source.Request, error) {
 	values := map[string]string{"domain_id": c.config.DomainID, "project_id": c.config.ProjectID}
 	for name, value := range one.values {
 		values[name] = value
@@ -131,7 +131,7 @@ func (c *Client) call(j *job, one *combination, place int64) (source.Request, er
 		params[span.Begin], params[span.End] = j.begin.UnixMilli(), j.end.UnixMilli()
 	}
 	if paging := c.list.Paging; paging.Style != "none" {
-		params[paging.Start], params[paging.Limit] = place, paging.Size
+		params[paging.Start], params[paging.Limit] = place, j.size
 	}
 	req := source.Request{
 		API: "read list " + c.stream.Name, Rate: source.Rate{Class: c.list.Rate.Class, PerMinute: c.list.Rate.PerMinute},

@@ -51,8 +51,13 @@ type Client struct {
 	path      string // as errors show it
 	warned    atomic.Bool
 
-	mu   sync.Mutex
-	jobs map[string]*job
+	asking sync.Mutex // held while the questions are settled
+	asked  *questions // of every job: they hold for the whole run
+
+	mu       sync.Mutex
+	jobs     map[string]*job
+	readings map[string]int   // how many jobs there were of the same window
+	skips    map[string]error // by question: what was left out of the jobs read to their end, and why
 }
 
 var _ pipeline.Source = (*Client)(nil)
@@ -75,17 +80,32 @@ func New(transport *source.Transport, stream *schemas.Stream, list *schemas.List
 	}
 	return &Client{
 		transport: transport, stream: stream, list: list, config: config, endpoint: endpoint, path: shownPath(list.Path), jobs: map[string]*job{},
+		readings: map[string]int{}, skips: map[string]error{},
 	}, nil
 }
 
-// job is one reading of the list.
-type job struct {
-	begin, end time.Time // of events, as they are asked for
+// questions are all that a list is asked, one for each combination of values.
+type questions struct {
+	all     []*question
+	byAsked map[string]int
+}
 
-	mu           sync.Mutex
-	combinations []*combination
-	byAsked      map[string]int
-	done         bool
+// question is one combination of values.
+type question struct {
+	values map[string]string
+	asked  string // the values as a URL query
+}
+
+// job is one reading of the list. It remembers little of what it has read: there may be a thousand of them in a run.
+type job struct {
+	*questions
+	begin, end time.Time // of events, as they are asked for
+	size       int       // of a page
+
+	mu      sync.Mutex
+	reading map[int]*combination // by question: the one that is read, and the one before it
+	absent  map[int]error        // by question: the vendor does not know its values
+	seen    bool                 // a page came
 }
 
 // Overlap is how much more than its window each end of a span of event time is asked for, since no document says whether they are
@@ -94,7 +114,7 @@ const Overlap = time.Second
 
 // CreateJob settles what the list is asked by and returns a new id; the vendor is not asked. See pipeline.Source.
 func (c *Client) CreateJob(ctx context.Context, req pipeline.JobRequest) (string, error) {
-	j := &job{byAsked: map[string]int{}}
+	j := &job{reading: map[int]*combination{}, absent: map[int]error{}}
 	if c.list.Time != nil {
 		begin, err := c.parseTime(req.Min)
 		if err != nil {
@@ -106,20 +126,40 @@ func (c *Client) CreateJob(ctx context.Context, req pipeline.JobRequest) (string
 		}
 		j.begin, j.end = begin.Add(-Overlap), end.Add(Overlap)
 	}
-	combinations, err := c.combinations(ctx)
-	if err != nil {
+	var err error
+	if j.questions, err = c.settle(ctx); err != nil {
 		return "", err
-	}
-	for i, values := range combinations {
-		one := newCombination(values, firstPlace(c.list.Paging))
-		j.combinations = append(j.combinations, one)
-		j.byAsked[one.asked] = i
 	}
 	id := "list-" + rand.Text()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// A window is read again because it seemed to move. Pages of another size end elsewhere: what stood twice or was missing only because of
+	// where a page ended does so in another way now.
+	window := req.Min + " " + req.Max
+	j.size = max(1, c.list.Paging.Size>>min(c.readings[window], 2))
+	c.readings[window]++
 	c.jobs[id] = j
 	return id, nil
+}
+
+// settle returns what the list is asked, the same for every job: the tables that values come from are pulled before.
+func (c *Client) settle(ctx context.Context) (*questions, error) {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if c.asked != nil {
+		return c.asked, nil
+	}
+	combinations, err := c.combinations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	q := &questions{byAsked: map[string]int{}}
+	for i, values := range combinations {
+		one := newQuestion(values)
+		q.all, q.byAsked[one.asked] = append(q.all, one), i
+	}
+	c.asked = q
+	return q, nil
 }
 
 func (c *Client) parseTime(text string) (time.Time, error) {
@@ -186,12 +226,12 @@ func (c *Client) Start(jobID string) string {
 	return c.start(j, 0)
 }
 
-// start returns the marker of the first page of the i-th combination, "" behind the last.
+// start returns the marker of the first page of the i-th question, "" behind the last.
 func (c *Client) start(j *job, i int) string {
-	if i >= len(j.combinations) {
+	if i >= len(j.all) {
 		return ""
 	}
-	return j.combinations[i].marker(c.list.Paging, firstPlace(c.list.Paging))
+	return j.all[i].marker(c.list.Paging, firstPlace(c.list.Paging))
 }
 
 // Page reads the page behind marker; see pipeline.Source. The page is to be released. Errors besides those of source.Transport.Do:
@@ -210,16 +250,17 @@ func (c *Client) Page(ctx context.Context, jobID, marker string) (pipeline.Page,
 }
 
 func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page, error) {
-	if len(j.combinations) == 0 {
+	if len(j.all) == 0 {
 		return pipeline.Page{Body: emptyBody}, c.finish(j, nil)
 	}
 	i, place, err := j.find(c.list.Paging, marker)
 	if err != nil {
 		return pipeline.Page{}, err
 	}
-	one := j.combinations[i]
+	one := j.all[i]
 	j.mu.Lock()
-	before, ok := one.fronts[place]
+	combination := j.read(i, firstPlace(c.list.Paging))
+	before, ok := combination.fronts[place]
 	j.mu.Unlock()
 	if !ok {
 		return pipeline.Page{}, errors.New("no page has led there")
@@ -239,14 +280,15 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 			return pipeline.Page{}, err
 		}
 		j.mu.Lock()
-		one.absent = err
+		j.absent[i] = err
 		j.mu.Unlock()
 		return c.skip(j, i, err)
 	}
 	page := pipeline.Page{Body: answer.Body, Data: got.data, Release: answer.Release}
 	j.mu.Lock()
-	one.absent, one.seen = nil, true
-	next, more, err := one.take(c.list.Paging, place, got)
+	delete(j.absent, i)
+	j.seen = true
+	next, more, err := combination.take(c.list.Paging, place, got)
 	j.mu.Unlock()
 	switch {
 	case errors.Is(err, errRepeats):
@@ -267,6 +309,15 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 	return page, nil
 }
 
+// read returns what was read for the i-th question so far. What lies further back than the question before it is forgotten.
+func (j *job) read(i int, first int64) *combination {
+	maps.DeleteFunc(j.reading, func(k int, _ *combination) bool { return k < i-1 })
+	if j.reading[i] == nil {
+		j.reading[i] = newCombination(first)
+	}
+	return j.reading[i]
+}
+
 // emptyBody stands for a page that holds nothing of the list.
 var emptyBody = []byte("[]")
 
@@ -280,7 +331,7 @@ func (c *Client) skip(j *job, i int, last error) (pipeline.Page, error) {
 }
 
 // checkGone refuses that a fixed value is unknown to the vendor while rows that it had for it stand: they would vanish.
-func (c *Client) checkGone(ctx context.Context, one *combination, absent error) error {
+func (c *Client) checkGone(ctx context.Context, one *question, absent error) error {
 	if c.config.Standing == nil || c.asksByIDs() {
 		return nil
 	}
@@ -296,8 +347,8 @@ func (c *Client) asksByIDs() bool {
 	return slices.ContainsFunc(c.list.Each, func(e schemas.Each) bool { return len(e.From) > 0 })
 }
 
-// isAbsent tells whether a combination's error means that it has no records.
-func (c *Client) isAbsent(j *job, one *combination, err error) bool {
+// isAbsent tells whether a question's error means that it has no records.
+func (c *Client) isAbsent(j *job, one *question, err error) bool {
 	if c.list.Absent != "skip" || len(c.list.Each) == 0 {
 		return false
 	}
@@ -314,15 +365,15 @@ func (c *Client) isAbsent(j *job, one *combination, err error) bool {
 	return status.Status == http.StatusNotFound || status.Status == http.StatusBadRequest && c.asksByIDs()
 }
 
-// answered tells whether a combination was answered with a page: then there is such an API.
+// answered tells whether a question was answered with a page: then there is such an API.
 func (j *job) answered() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.ContainsFunc(j.combinations, func(one *combination) bool { return one.seen })
+	return j.seen
 }
 
 // namesPath tells whether a value has a slash. Some gateways take it for a plain one although it is escaped, and know no API of such a path.
-func (c *combination) namesPath() bool {
+func (c *question) namesPath() bool {
 	for _, value := range c.values {
 		if strings.ContainsAny(value, `/\`) {
 			return true
@@ -331,55 +382,50 @@ func (c *combination) namesPath() bool {
 	return false
 }
 
-// finish ends the reading. last is the error of the last combination if that was absent. If every one of them was, it is the API that is
+// finish ends the reading. last is the error of the last question if that was absent. If every one of them was, it is the API that is
 // absent (404), or the way of asking that is refused (400); but a dictionary need not know any of our codes.
 func (c *Client) finish(j *job, last error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	present, refused := last == nil, error(nil)
-	for _, one := range j.combinations {
-		switch {
-		case one.absent == nil:
-			present = true
-		case !errors.Is(one.absent, pipeline.ErrNotOffered) && !errors.Is(one.absent, errUnaskable):
-			refused = one.absent
+	refused, offered := error(nil), false
+	for _, i := range slices.Sorted(maps.Keys(j.absent)) {
+		err := j.absent[i]
+		if !errors.Is(err, pipeline.ErrNotOffered) {
+			offered = true
+			if !errors.Is(err, errUnaskable) {
+				refused = err
+			}
 		}
 	}
-	notOffered := func(one *combination) bool { return errors.Is(one.absent, pipeline.ErrNotOffered) }
-	switch {
+	switch present := last == nil || len(j.absent) < len(j.all); {
 	case present:
 	case refused != nil && c.list.Denied != "note":
 		return refused
-	case !slices.ContainsFunc(j.combinations, func(one *combination) bool { return !notOffered(one) }):
+	case !offered:
 		return last
 	}
-	j.done = true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, err := range j.absent {
+		c.skips[j.all[i].asked] = err
+	}
+	clear(j.absent)
 	return nil
 }
 
-// Skip is a combination of values that has no records because the vendor does not know one of them.
+// Skip is a question without records because the vendor does not know one of its values.
 type Skip struct {
 	Asked string // the values as a URL query: "host_id=h-17"
 	Err   error  // what the vendor answered
 }
 
-// Skipped returns the combinations that were left out of the jobs read to their end, each once, in order.
+// Skipped returns the questions that were left out of the jobs read to their end, each once, in order.
 func (c *Client) Skipped() []Skip {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	skips := map[string]error{}
-	for _, j := range c.jobs {
-		j.mu.Lock()
-		for _, one := range j.combinations {
-			if j.done && one.absent != nil {
-				skips[one.asked] = one.absent
-			}
-		}
-		j.mu.Unlock()
-	}
 	var sorted []Skip
-	for _, asked := range slices.Sorted(maps.Keys(skips)) {
-		sorted = append(sorted, Skip{Asked: asked, Err: skips[asked]})
+	for _, asked := range slices.Sorted(maps.Keys(c.skips)) {
+		sorted = append(sorted, Skip{Asked: asked, Err: c.skips[asked]})
 	}
 	return sorted
 }

@@ -11,17 +11,12 @@ import (
 	"github.com/sdr-sync/sdr-sync/schemas"
 )
 
-// combination is one set of values that the list is asked by, and what was read for it so far.
+// combination is what was read so far for one combination of values that the list is asked by.
 type combination struct {
-	values map[string]string
-	asked  string // the values as a URL query
-
 	fronts   map[int64]front // by place: every page that may be asked for, so that asking again counts nothing twice
 	total    int64           // the first that was told
 	hasTotal bool
-	ownTotal bool  // total turned out to count each page's own rows: it tells nothing of the list
-	absent   error // the vendor does not know the values
-	seen     bool  // a page of it came
+	ownTotal bool // total turned out to count each page's own rows: it tells nothing of the list
 }
 
 // front is what stands in front of a page.
@@ -30,12 +25,16 @@ type front struct {
 	hash [sha256.Size]byte // of the page right before it, zero for none
 }
 
-func newCombination(values map[string]string, first int64) *combination {
+func newCombination(first int64) *combination {
+	return &combination{fronts: map[int64]front{first: {}}}
+}
+
+func newQuestion(values map[string]string) *question {
 	query := url.Values{}
 	for name, value := range values {
 		query.Set(name, value)
 	}
-	return &combination{values: values, asked: query.Encode(), fronts: map[int64]front{first: {}}}
+	return &question{values: values, asked: query.Encode()}
 }
 
 // firstPlace is the row offset or page number of the first page.
@@ -47,7 +46,7 @@ func firstPlace(p schemas.Paging) int64 {
 }
 
 // marker names the page at place.
-func (c *combination) marker(p schemas.Paging, place int64) string {
+func (c *question) marker(p schemas.Paging, place int64) string {
 	query := url.Values{}
 	for name, value := range c.values {
 		query.Set(name, value)
