@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sdr-sync/sdr-sync/failpoint"
 )
 
 // databaseFaults befall Postgres.
@@ -44,6 +47,14 @@ func databaseFaults() []fault {
 			befall: func(ctx context.Context, c *cycle) error {
 				c.accept = []int{0, 3}
 				return c.rendezvous(ctx, func(child *child) error { return c.crashServer(ctx, child) })
+			},
+		},
+		{
+			name: "stalled", number: "F23", what: "the sessions of the run stand still beyond its lease, as with a disk that hangs, and go on", crashes: true,
+			stages: at(string(failpoint.JobSaved), string(failpoint.PublishBegun), string(failpoint.CopyMiddle), string(failpoint.PublishBeforeCommit), string(failpoint.ExportMark)),
+			befall: func(ctx context.Context, c *cycle) error {
+				c.accept = []int{0, 3}
+				return c.rendezvous(ctx, func(child *child) error { return c.stallSessions(ctx, child) })
 			},
 		},
 		{
@@ -100,6 +111,36 @@ func (c *cycle) crashServer(ctx context.Context, child *child) error {
 	err := c.server.startAgain(ctx)
 	child.signal(syscall.SIGCONT)
 	return err
+}
+
+// stallSessions stops the run's sessions at the server for longer than the lease, while the run goes on. They are processes of this machine: the
+// server is the harness's own.
+func (c *cycle) stallSessions(ctx context.Context, child *child) error {
+	rows, err := c.ask(ctx, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'sdr-sync'`)
+	if err != nil {
+		return err
+	}
+	var pids []int
+	for _, row := range rows {
+		pid, err := strconv.Atoi(row[0])
+		if err != nil {
+			return err
+		}
+		pids = append(pids, pid)
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // one that is gone stalls nobody
+	}
+	child.signal(syscall.SIGCONT)
+	select {
+	case <-child.done:
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+	return nil
 }
 
 // inCommit holds the server in the middle of a COMMIT and lets meet do something to it.
