@@ -289,6 +289,9 @@ func (c *Client) page(ctx context.Context, j *job, marker string) (pipeline.Page
 	delete(j.absent, i)
 	j.seen = true
 	next, more, err := combination.take(c.list.Paging, place, got)
+	if err == nil && !more || errors.Is(err, errRepeats) { // all is proved: only its last page may be asked for again, or all of it
+		combination.fronts = map[int64]front{firstPlace(c.list.Paging): {}, place: before}
+	}
 	j.mu.Unlock()
 	switch {
 	case errors.Is(err, errRepeats):
