@@ -5,6 +5,7 @@ package chaos
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -311,13 +312,21 @@ func (c *cycle) check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, c.h.cfg.Checker, c.dir).CombinedOutput()
+	checker := exec.CommandContext(ctx, c.h.cfg.Checker, c.dir)
+	var complaint bytes.Buffer
+	checker.Stderr = &complaint
+	said, err := checker.Output()
+	return c.judgeChecker(said, err, complaint.String())
+}
+
+// judgeChecker turns the end of the checker into a finding or an error: exit 1 says that something differs.
+func (c *cycle) judgeChecker(said []byte, err error, complaint string) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return findingf("%s: %s", filepath.Base(c.h.cfg.Checker), strings.TrimSpace(string(out)))
+		return findingf("%s: %s", filepath.Base(c.h.cfg.Checker), bytes.TrimSpace(said))
 	}
 	if err != nil {
-		return fmt.Errorf("run %s: %w: %s", c.h.cfg.Checker, err, out)
+		return fmt.Errorf("run %s: %w: %s%s", c.h.cfg.Checker, err, said, complaint)
 	}
 	return nil
 }

@@ -1,19 +1,26 @@
 package chaos
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/jackc/pgx/v5"
 )
 
 // readers reads Postgres and the lake again and again while a run changes both. In one snapshot of Postgres every window must hold as many
-// records as the ledger says; every file must be one that was there before or is there afterwards, whole.
+// records as the ledger says; every file must be one that was there before or is there afterwards, whole. The checker, where there is one,
+// reads along with its own engine.
 func readers(ctx context.Context, c *cycle) error {
 	c.met = true
 	c.world.scenario = scenarioNamed(c.cell.Stage)
@@ -26,6 +33,11 @@ func readers(ctx context.Context, c *cycle) error {
 	for _, sum := range known {
 		sums[sum] = true
 	}
+	watched, err := c.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = watched() }()
 	child, err := c.start(nil, c.args...)
 	if err != nil {
 		return err
@@ -54,6 +66,9 @@ func readers(ctx context.Context, c *cycle) error {
 	if e.code != 0 {
 		return findingf("%s while it is read: %s", c.args[0], e)
 	}
+	if err := watched(); err != nil {
+		return err
+	}
 	after, err := c.lakeHashes()
 	if err != nil {
 		return err
@@ -67,6 +82,40 @@ func readers(ctx context.Context, c *cycle) error {
 		}
 	}
 	return nil
+}
+
+// watch starts the checker beside a run, and returns once it has read the lake. The function it returns ends the checker and says what that
+// found; further calls say the same.
+func (c *cycle) watch(ctx context.Context) (end func() error, err error) {
+	if c.h.cfg.Checker == "" || !slices.Contains(c.streams, "sdr") {
+		return func() error { return nil }, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	checker := exec.CommandContext(ctx, c.h.cfg.Checker, "--watch", c.dir)
+	var complaint bytes.Buffer
+	checker.Stderr = &complaint
+	input, err := checker.StdinPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	output, err := checker.StdoutPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if err := checker.Start(); err != nil {
+		cancel()
+		return nil, fmt.Errorf("run %s: %w", c.h.cfg.Checker, err)
+	}
+	lines := bufio.NewReader(output)
+	_, _ = lines.ReadString('\n') // "ready", or the end of a checker that failed, of which its exit tells
+	return sync.OnceValue(func() error {
+		defer cancel()
+		_ = input.Close()
+		said, err := io.ReadAll(lines)
+		return c.judgeChecker(said, errors.Join(err, checker.Wait()), complaint.String())
+	}), nil
 }
 
 // readWindows compares, in one snapshot, the records of every window with the ledger.

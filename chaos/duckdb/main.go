@@ -2,8 +2,10 @@
 // own, so that a mistake that writer and reader share does not hide. It is a module of its own, since DuckDB is C++ and large.
 //
 //	duckdb FOLDER
+//	duckdb --watch FOLDER
 //
-// FOLDER holds lake/ and truth.json. Exit 0: equal; 1: not, and standard output says what differs; 2: it could not be told.
+// FOLDER holds lake/ and truth.json. With --watch the lake is read again and again, until standard input ends, while another process publishes
+// into it (watch). Exit 0: as it should be; 1: not, and standard output says what differs; 2: it could not be told.
 package main
 
 import (
@@ -34,11 +36,17 @@ type share struct {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: duckdb FOLDER")
+	var wrong []string
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 2 && args[0] == "--watch":
+		wrong, err = watch(args[1], os.Stdin, os.Stdout)
+	case len(args) == 1:
+		wrong, err = compare(args[0])
+	default:
+		fmt.Fprintln(os.Stderr, "usage: duckdb [--watch] FOLDER")
 		os.Exit(2)
 	}
-	wrong, err := compare(os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
