@@ -59,7 +59,7 @@ chaos: ## crash every failpoint once, one cell of each fault, 50 random cycles (
 
 soak: build ## break the program for MINUTES (30): the whole matrix of faults, then random cycles; DuckDB reads along where it builds
 	@scripts/ensure-postgres
-	@if (cd chaos/duckdb && $(GO) build -o ../../bin/chaos-duckdb .); then checker="--checker bin/chaos-duckdb"; \
+	@if (cd chaos/duckdb && $(GO) build -o ../../bin/chaos-duckdb .); then (cd chaos/duckdb && $(GO) test ./...) || exit 1; checker="--checker bin/chaos-duckdb"; \
 	else echo "DuckDB does not build here (it needs a C++ compiler's runtime and the module proxy): the lake is read by the harness alone"; fi; \
 	bin/sdr-sync chaos --matrix --minutes $(MINUTES) $$checker
 

@@ -108,6 +108,9 @@ func (a *app) checkDatabase(ctx context.Context, check func(string, string, erro
 		}
 		defer db.Close()
 		check(where, "can be reached", nil)
+		if host := db.UnverifiedHost(); host != "" {
+			check(where, "warning: whoever stands between here and "+host+" can read and change what is sent, the password too: add sslmode=verify-full to postgres.url", nil)
+		}
 		if check("schema", "fits this program", db.CheckSchema(ctx)) {
 			check("roles", "the login may write", db.CheckPrivileges(ctx))
 			check("agreement", "database and configuration belong together", a.checkAgreement(ctx, db))
