@@ -216,7 +216,7 @@ type landedWindow struct {
 
 func (l *landedWindow) close() {
 	_ = l.survey.close() // an unlinked spill
-	_ = l.file.Close()   // synced before the job counted as landed
+	_ = l.file.Close()   // syncs what the last second wrote; lost to a crash, it would be drained again
 }
 
 // startOver asks for a new job: the one at hand will not do. Its landing file and ledger row are dealt with already.

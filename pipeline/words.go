@@ -57,6 +57,11 @@ func (s Scope) String() string {
 	return s.Site + "/" + s.Region
 }
 
+// Covers tells whether o is s or, if s means all regions, a region of its site.
+func (s Scope) Covers(o Scope) bool {
+	return s.Site == o.Site && (s.Region == "" || s.Region == o.Region)
+}
+
 // Compare orders scopes by site, then region: the order in which leases are taken.
 func (s Scope) Compare(o Scope) int {
 	return cmp.Or(cmp.Compare(s.Site, o.Site), cmp.Compare(s.Region, o.Region))

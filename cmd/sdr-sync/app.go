@@ -204,20 +204,33 @@ func (a *app) rehearsing() bool {
 	return err == nil && u.Scheme == "http"
 }
 
-// scopes returns the configured scopes, or those of them that --scope names.
-func (a *app) scopes() ([]pipeline.Scope, error) {
-	if len(a.scopeTexts) == 0 {
-		return a.cfg.ESM.Scopes, nil
-	}
+// namedScopes returns what --scope names, configured or not. One without a region means every region of its site.
+func (a *app) namedScopes() ([]pipeline.Scope, error) {
 	var scopes []pipeline.Scope
 	for _, text := range a.scopeTexts {
 		s, err := pipeline.ParseScope(text)
 		if err != nil {
 			return nil, withCode(exitUsage, fmt.Errorf("--scope: %w", err))
 		}
+		scopes = append(scopes, s)
+	}
+	return scopes, nil
+}
+
+// scopes returns the configured scopes, or those of them that --scope names.
+func (a *app) scopes() ([]pipeline.Scope, error) {
+	named, err := a.namedScopes()
+	if err != nil {
+		return nil, err
+	}
+	if len(named) == 0 {
+		return a.cfg.ESM.Scopes, nil
+	}
+	var scopes []pipeline.Scope
+	for _, s := range named {
 		chosen := 0
 		for _, c := range a.cfg.ESM.Scopes {
-			if c == s || c.Site == s.Site && s.Region == "" {
+			if s.Covers(c) {
 				scopes = append(scopes, c)
 				chosen++
 			}

@@ -239,16 +239,16 @@ func (l *loader) addFile(path string) {
 			literal = append(literal, k.path)
 		}
 	}
-	if len(literal) > 0 && readableByOthers(info.Mode()) {
+	if len(literal) > 0 && openToOthers(info.Mode()) {
 		// A secret file is refused for this; a whole configuration, which may stem from a mount that allows no other mode, is not.
 		l.config.warnings = append(l.config.warnings, fmt.Sprintf(
-			"%s holds a secret (%s) and everybody on this machine can read it: run chmod o-rwx %s", path, strings.Join(literal, ", "), path))
+			"%s holds a secret (%s) and everybody on this machine can read or change it: run chmod o-rwx %s", path, strings.Join(literal, ", "), path))
 	}
 	l.add(layer, parser.where)
 }
 
-// readableByOthers tells whether users besides the owner and the group may read a file of that mode.
-func readableByOthers(mode fs.FileMode) bool { return mode.Perm()&0o004 != 0 }
+// openToOthers tells whether users besides the owner and the group may read or change a file of that mode.
+func openToOthers(mode fs.FileMode) bool { return mode.Perm()&0o006 != 0 }
 
 // addEnvironment adds SDR_SYNC_<SECTION>_<KEY>, and SDR_SYNC_STREAMS_<NAME>_EVERY.
 func (l *loader) addEnvironment(env map[string]string) {
@@ -432,8 +432,8 @@ func readSecret(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read secret: %w", err)
 	}
-	if readableByOthers(info.Mode()) {
-		return "", fmt.Errorf("everybody on this machine can read the secret file %s: run chmod o-rwx %s", path, path)
+	if openToOthers(info.Mode()) {
+		return "", fmt.Errorf("everybody on this machine can read or change the secret file %s: run chmod o-rwx %s", path, path)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {

@@ -195,7 +195,7 @@ func configDocument() string {
 		"- Paths are relative to the folder that the program is started in. YAML aliases are not supported.\n\n" +
 		"A **secret** comes from the environment or from a file, never from a flag: set its variable, or let `<key>_file` in the YAML file, or its\n" +
 		"variable with `_FILE` appended, name a file that holds nothing else. Both at once are an error. A secret file that everybody on the\n" +
-		"machine can read is refused; of a configuration file that holds a secret and that everybody can read `doctor` warns. (Kubernetes and Compose\n" +
+		"machine can read or change is refused; of a configuration file that holds a secret and that is open in this way `doctor` warns. (Kubernetes and Compose\n" +
 		"mount secrets readable by everybody unless told otherwise: set `defaultMode: 0440` or `mode: 0440`.) `[secret]` is what is printed instead.\n")
 	section := ""
 	for _, k := range configKeys() {

@@ -514,7 +514,7 @@ func TestSecretFiles(t *testing.T) {
 		},
 		{
 			name: "readable by everybody", file: "iam: {password_file: " + open + "}",
-			err: "iam.password_file (file FILE:1): everybody on this machine can read the secret file DIR/open: run chmod o-rwx DIR/open",
+			err: "iam.password_file (file FILE:1): everybody on this machine can read or change the secret file DIR/open: run chmod o-rwx DIR/open",
 		},
 		{
 			name: "missing", environ: []string{"SDR_SYNC_IAM_PASSWORD_FILE=" + dir + "/gone"},
@@ -597,7 +597,7 @@ func TestConfigurationReadableByEverybody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{path + " holds a secret (iam.password, postgres.url) and everybody on this machine can read it: run chmod o-rwx " + path}
+	want := []string{path + " holds a secret (iam.password, postgres.url) and everybody on this machine can read or change it: run chmod o-rwx " + path}
 	if got := c.Warnings(); !slices.Equal(got, want) {
 		t.Errorf("got warnings %v, want %v", got, want)
 	}

@@ -37,6 +37,12 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 	list := w.want(exitOK, "lease", "list")
 	contains(t, list.out, theScope.String(), "true")
+	if one := w.want(exitOK, "lease", "list", "--scope", theScope.Site); one.out != list.out {
+		t.Errorf("lease list of the site prints %q, want %q", one.out, list.out)
+	}
+	if other := w.want(exitOK, "lease", "list", "--scope", "elsewhere"); strings.Contains(other.out, theScope.String()) {
+		t.Errorf("lease list of another site prints %q", other.out)
+	}
 	sameAs(t, "the refused runs", before, w.fingerprintOfAll())
 	close(release)
 	if f := first.wait(); f.code != exitOK {

@@ -61,7 +61,7 @@ func TestSecretsThatOthersCanRead(t *testing.T) {
 	w.hides(f)
 
 	path, asked := filepath.Join(w.dir, "password"), w.gate.count(sandbox.EndpointToken)
-	for _, mode := range []os.FileMode{0o604, 0o644, 0o666} {
+	for _, mode := range []os.FileMode{0o602, 0o604, 0o644, 0o666} {
 		if err := os.WriteFile(path, []byte(w.settings["iam.password"]+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestSecretsThatOthersCanRead(t *testing.T) {
 		if f.code != exitUsage || w.gate.count(sandbox.EndpointToken) != asked {
 			t.Errorf("mode %04o: %s", mode, f)
 		}
-		contains(t, f.err, "everybody on this machine can read the secret file "+path)
+		contains(t, f.err, "everybody on this machine can read or change the secret file "+path)
 		w.hides(f)
 	}
 }

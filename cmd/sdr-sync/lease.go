@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,10 @@ func (a *app) leaseCommand() *cobra.Command {
 		Short: "List who works on which scope",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			named, err := a.namedScopes()
+			if err != nil {
+				return err
+			}
 			if err := a.loadConfig(NeedDatabase); err != nil {
 				return err
 			}
@@ -27,6 +32,11 @@ func (a *app) leaseCommand() *cobra.Command {
 				leases, err := db.Leases(ctx)
 				if err != nil {
 					return err
+				}
+				if len(named) > 0 {
+					leases = slices.DeleteFunc(leases, func(l postgres.Lease) bool {
+						return !slices.ContainsFunc(named, func(s pipeline.Scope) bool { return s.Covers(l.Scope) })
+					})
 				}
 				if a.output == "json" {
 					return a.printJSON(leases)
@@ -45,12 +55,12 @@ func (a *app) leaseCommand() *cobra.Command {
 		Short: "Take a lease away from a run that is surely dead; if it lives after all, it can no longer publish",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			named, err := a.namedScopes()
+			if err != nil {
+				return err
+			}
 			var wanted []pipeline.StreamScope
-			for _, text := range a.scopeTexts {
-				scope, err := pipeline.ParseScope(text)
-				if err != nil {
-					return withCode(exitUsage, err)
-				}
+			for _, scope := range named {
 				wanted = append(wanted, pipeline.StreamScope{Stream: streamSDR, Scope: scope})
 			}
 			for _, name := range streams {

@@ -17,7 +17,10 @@ func (a *app) quarantineCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List quarantined records, with their reasons",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if filter.Scopes, err = a.namedScopes(); err != nil {
+				return err
+			}
 			if err := a.loadConfig(NeedDatabase); err != nil {
 				return err
 			}

@@ -290,6 +290,10 @@ func TestQuarantineLists(t *testing.T) {
 		{"a reason", postgres.QuarantineFilter{Reason: "bad_amount"}, 1, 1},
 		{"the first three", postgres.QuarantineFilter{WindowID: o.WindowID, Limit: 3}, 3, 7},
 		{"none", postgres.QuarantineFilter{Reason: "no such"}, 0, 0},
+		{"a scope", postgres.QuarantineFilter{Scopes: []pipeline.Scope{east}}, 1, 1},
+		{"a site", postgres.QuarantineFilter{Scopes: []pipeline.Scope{{Site: east.Site}}}, 8, 8},
+		{"two scopes and a site that is unknown", postgres.QuarantineFilter{Scopes: []pipeline.Scope{east, north, {Site: "elsewhere"}}}, 8, 8},
+		{"another site", postgres.QuarantineFilter{Scopes: []pipeline.Scope{{Site: "elsewhere"}}}, 0, 0},
 	} {
 		entries, total, err := d.Quarantine(t.Context(), test.filter)
 		if err != nil || len(entries) != test.listed || total != int64(test.total) {

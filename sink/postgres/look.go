@@ -34,6 +34,7 @@ func (db *DB) LastRun(ctx context.Context) (Run, bool, error) {
 
 // QuarantineFilter chooses quarantined records. Zero fields choose all; Limit is 100 if zero.
 type QuarantineFilter struct {
+	Scopes   []pipeline.Scope // one without a region means every region of its site
 	WindowID int64
 	Reason   string
 	Limit    int
@@ -69,11 +70,17 @@ func (db *DB) Quarantine(ctx context.Context, f QuarantineFilter) (entries []Qua
 	if f.Limit <= 0 {
 		f.Limit = 100
 	}
-	const where = " FROM sdr_sync.quarantine WHERE ($1::bigint = 0 OR window_id = $1) AND ($2::text = '' OR reason = $2)"
-	if err := db.pool.QueryRow(ctx, "SELECT count(*)"+where, f.WindowID, f.Reason).Scan(&total); err != nil {
+	const where = ` FROM sdr_sync.quarantine WHERE ($1::bigint = 0 OR window_id = $1) AND ($2::text = '' OR reason = $2) AND (cardinality($3::text[]) = 0 OR EXISTS (
+		SELECT FROM sdr_sync.window w, unnest($3::text[], $4::text[]) AS s(site, region)
+		WHERE w.window_id = quarantine.window_id AND w.site = s.site AND (s.region = '' OR w.region = s.region)))`
+	sites, regions := make([]string, len(f.Scopes)), make([]string, len(f.Scopes))
+	for i, s := range f.Scopes {
+		sites[i], regions[i] = s.Site, s.Region
+	}
+	if err := db.pool.QueryRow(ctx, "SELECT count(*)"+where, f.WindowID, f.Reason, sites, regions).Scan(&total); err != nil {
 		return nil, 0, wrap(err, "count the quarantine")
 	}
-	rows, err := db.pool.Query(ctx, "SELECT "+quarantineColumns+where+" ORDER BY window_id, page, position LIMIT $3", f.WindowID, f.Reason, f.Limit)
+	rows, err := db.pool.Query(ctx, "SELECT "+quarantineColumns+where+" ORDER BY window_id, page, position LIMIT $5", f.WindowID, f.Reason, sites, regions, f.Limit)
 	if err != nil {
 		return nil, 0, wrap(err, "list the quarantine")
 	}
