@@ -65,7 +65,8 @@ func openChaos(t *testing.T) *chaos.Harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := chaos.Open(t.Context(), chaos.Config{Program: program, Environ: []string{asProgram + "=1"}, Dir: dir})
+	// Four at once, on two cores: a cycle waits more than it computes.
+	h, err := chaos.Open(t.Context(), chaos.Config{Program: program, Environ: []string{asProgram + "=1"}, Dir: dir, Parallel: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
