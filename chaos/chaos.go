@@ -244,7 +244,12 @@ func (h *Harness) Run(ctx context.Context, seed uint64, cell Cell) (o Outcome, e
 	}
 	c := &cycle{world: w, cell: cell, random: random, trace: h.traces[s.name]}
 	c.args = s.command(w)
-	err = c.run(ctx, f)
+	within, cancel := context.WithTimeoutCause(ctx, cycleLimit, findingf("the cycle did not end within %s", cycleLimit))
+	defer cancel()
+	err = c.run(within, f)
+	if within.Err() != nil && ctx.Err() == nil {
+		err = context.Cause(within)
+	}
 	o.Met, o.Runs = c.met, w.commands
 	if ctx.Err() != nil {
 		return o, errors.Join(context.Cause(ctx), w.close(ctx, false))

@@ -211,7 +211,8 @@ func deadlock(ctx context.Context, c *cycle) error {
 	}
 	defer func() { _ = other.Close(context.WithoutCancel(ctx)) }()
 	return c.rendezvous(ctx, func(child *child) error {
-		for _, statement := range []string{"BEGIN", "SELECT 1 FROM sdr_sync.partition FOR UPDATE"} {
+		// Another window's publication may hold some of the rows, and stands still: whoever waits for it waits for ever.
+		for _, statement := range []string{"BEGIN", "SELECT 1 FROM sdr_sync.partition FOR UPDATE SKIP LOCKED"} {
 			if _, err := other.Exec(ctx, statement); err != nil {
 				return err
 			}

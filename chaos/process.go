@@ -15,6 +15,9 @@ import (
 // patience is how long one command may take before it counts as hung. It is far above what any deadline of the worlds' settings allows.
 const patience = 90 * time.Second
 
+// cycleLimit is how long a cycle may take, its commands and what the harness does between them: nothing waits for ever, this package included.
+const cycleLimit = 4 * patience
+
 // child is the program as a process of its own.
 type child struct {
 	args     []string
