@@ -95,16 +95,11 @@ func (c *cycle) watch(ctx context.Context) (end func() error, err error) {
 	var complaint bytes.Buffer
 	checker.Stderr = &complaint
 	input, err := checker.StdinPipe()
-	if err != nil {
-		cancel()
-		return nil, err
+	output, err2 := checker.StdoutPipe()
+	if err = errors.Join(err, err2); err == nil {
+		err = checker.Start()
 	}
-	output, err := checker.StdoutPipe()
 	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if err := checker.Start(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("run %s: %w", c.h.cfg.Checker, err)
 	}
